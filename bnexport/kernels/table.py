@@ -1,0 +1,90 @@
+"""The one table of operators.
+
+A kernel is a plain NumPy function registered once under its TensorFlow op name. The converter uses it to evaluate what is constant, and the runner
+to evaluate what is not. Beside it stands a shape rule, so that shapes can be followed through a network without computing it.
+
+    @op("Relu", infer=elementwise)
+    def relu(attrs, x, *, out=None): ...
+
+A kernel takes the node's attributes (a mapping; ints, floats, bools, strings, lists, dtypes as NumPy's names) and its operands in TensorFlow's order,
+and gives an array, or a tuple of arrays for an op of several outputs. It computes in the dtype TensorFlow would, keeps it, and never changes an operand.
+One registered with `inplace=True` also takes `out=`, which may be its first operand.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bnexport.errors import GraphError
+
+NDArray = np.ndarray[Any, Any]
+Attrs = Mapping[str, Any]
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Abstract:
+    """What is known of a tensor without computing the network: its shape and dtype, and its value where it depends on shapes and constants only."""
+
+    shape: Shape
+    dtype: "np.dtype[Any]"
+    value: NDArray | None = None
+
+
+Compute = Callable[..., Any]
+Infer = Callable[[Attrs, Sequence[Abstract]], Sequence[Abstract]]
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """An operator: its TensorFlow name, its kernel, its shape rule, and whether the kernel can write over its first operand."""
+
+    name: str
+    compute: Compute
+    infer: Infer
+    inplace: bool = False
+
+
+OPS: dict[str, Op] = {}
+
+
+def op(*names: str, infer: Infer, inplace: bool = False) -> Callable[[Compute], Compute]:
+    """Registers a kernel under one or more TensorFlow op names.
+
+    Raises:
+        ValueError: a name is registered already.
+    """
+
+    def register(compute: Compute) -> Compute:
+        for name in names:
+            if name in OPS:
+                raise ValueError(f"the operator {name} is registered twice")
+            OPS[name] = Op(name, compute, infer, inplace)
+        return compute
+
+    return register
+
+
+def evaluate(operator: Op, attrs: Attrs, operands: Sequence[NDArray]) -> tuple[NDArray, ...]:
+    """All outputs of an operator, as arrays (never NumPy scalars)."""
+    result = operator.compute(attrs, *operands)
+    return tuple(np.asarray(r) for r in result) if isinstance(result, tuple) else (np.asarray(result),)
+
+
+def infer(operator: Op, attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
+    """What is known of an operator's outputs. Where all operands are known by value, the outputs are too.
+
+    Raises:
+        GraphError: the operands' shapes do not fit together.
+    """
+    if operands and all(o.value is not None for o in operands):
+        values = evaluate(operator, attrs, [o.value for o in operands if o.value is not None])
+        return [Abstract(v.shape, v.dtype, v) for v in values]
+    return operator.infer(attrs, operands)
+
+
+def shapes_differ(what: str, *shapes: Shape) -> GraphError:
+    """The error of a shape rule whose operands do not fit together."""
+    return GraphError(f"{what}: the shapes {' and '.join(str(list(s)) for s in shapes)} do not fit together")

@@ -1,0 +1,119 @@
+"""The dataclasses that everything meets at: a program is what a network computes, layer by layer.
+
+The converter builds a `Program`, a format writes it, and the runner reads it back. Nothing here computes. Arrays may still be on disk: whatever
+has a shape, a dtype and `pieces()` can stand where an array is expected, so that a model larger than memory can be converted.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+PIECE_BYTES = 1 << 20
+"""How much of an array is in memory at a time when it is copied or folded (about one L2 cache)."""
+
+
+@runtime_checkable
+class Array(Protocol):
+    """An array that may not be in memory."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> "np.dtype[Any]": ...
+
+    def pieces(self) -> Iterator["np.ndarray[Any, Any]"]:
+        """The elements in row-major order, as consecutive one-dimensional arrays of about `PIECE_BYTES`.
+
+        A piece is only valid until the next is asked for.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class InMemory:
+    """An `Array` that is already there."""
+
+    values: "np.ndarray[Any, Any]"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.values.shape
+
+    @property
+    def dtype(self) -> "np.dtype[Any]":
+        return self.values.dtype
+
+    def pieces(self) -> Iterator["np.ndarray[Any, Any]"]:
+        flat = np.ascontiguousarray(self.values).reshape(-1)
+        step = max(1, PIECE_BYTES // max(1, flat.itemsize))
+        for start in range(0, flat.size, step):
+            yield flat[start : start + step]
+
+
+def materialize(array: Array) -> "np.ndarray[Any, Any]":
+    """All of an array, in memory, in its own dtype."""
+    if isinstance(array, InMemory):
+        return array.values
+    out = np.empty(array.shape, array.dtype)
+    flat = out.reshape(-1)
+    start = 0
+    for piece in array.pieces():
+        flat[start : start + piece.size] = piece
+        start += piece.size
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """An input or an output of a network.
+
+    `name` is the TensorFlow tensor's name without `:0`. `tensor` is the program's own name of it. `shape` has None where any size will do;
+    a first dimension of None is the batch. `dtype` is NumPy's name.
+    """
+
+    name: str
+    tensor: str
+    shape: tuple[int | None, ...]
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class Literal:
+    """A small constant operand (an axis, a permutation, a target shape) that is kept in the manifest itself."""
+
+    value: Any
+    dtype: str
+
+
+@dataclass(slots=True)
+class Layer:
+    """One step of a program.
+
+    `op` is `Dense`, `Conv2D`, `DepthwiseConv2D`, `Conv2DTranspose`, `ScaleShift` (which own their arrays `kernel`, `bias`, `scale` and `shift`)
+    or the name of a TensorFlow operator, whose operands are then `inputs` in TensorFlow's order. An operand is the name of a tensor, a
+    `Literal`, or the name of one of `arrays` behind `@`.
+    A layer's first output is a tensor named as the layer, its further ones `name:1`, `name:2`, …
+    """
+
+    name: str
+    op: str
+    inputs: list[str | Literal]
+    attrs: dict[str, Any] = field(default_factory=dict)
+    arrays: dict[str, Array] = field(default_factory=dict)
+    activation: str | None = None
+    activation_attrs: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    outputs: int = 1
+
+
+@dataclass(slots=True)
+class Program:
+    """A network: inputs, layers in topological order, outputs, and the record of how they came about (JSON values only)."""
+
+    inputs: list[Port]
+    layers: list[Layer]
+    outputs: list[Port]
+    conversion: dict[str, Any] = field(default_factory=dict)
