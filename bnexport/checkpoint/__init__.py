@@ -1,0 +1,11 @@
+"""TensorFlow's checkpoint files, read without TensorFlow.
+
+`open_checkpoint` takes any of a checkpoint's files, its prefix or its folder; `locate` only says which files belong together.
+"""
+
+from bnexport.checkpoint.files import impostor
+from bnexport.checkpoint.paths import Location, locate
+from bnexport.checkpoint.reader import Checkpoint, open_checkpoint
+from bnexport.checkpoint.tensors import Stored, TensorInfo
+
+__all__ = ["Checkpoint", "Location", "Stored", "TensorInfo", "impostor", "locate", "open_checkpoint"]

@@ -7,8 +7,13 @@ to evaluate what is not. Beside it stands a shape rule, so that shapes can be fo
     def relu(attrs, x, *, out=None): ...
 
 A kernel takes the node's attributes (a mapping; ints, floats, bools, strings, lists, dtypes as NumPy's names) and its operands in TensorFlow's order,
-and gives an array, or a tuple of arrays for an op of several outputs. It computes in the dtype TensorFlow would, keeps it, and never changes an operand.
-One registered with `inplace=True` also takes `out=`, which may be its first operand.
+and gives an array, or a tuple of arrays for an op of several outputs. It computes in the dtype TensorFlow would, keeps it, and never changes an
+operand. One registered with `inplace=True` also takes `out=`, of the result's shape and dtype, which may be its first operand where no other operand
+shares its memory. Only one registered with `view=True` may give arrays that share memory with its operands (a transposed view, a slice, the operand
+itself).
+
+Kernels follow IEEE 754 as TensorFlow does: what overflows is infinite, 0/0 is NaN, and neither is an error. NumPy would warn of both, so kernels run
+inside `ieee()`: `evaluate` enters it by itself, and the runner enters it once for a whole network.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -39,18 +44,22 @@ Infer = Callable[[Attrs, Sequence[Abstract]], Sequence[Abstract]]
 
 @dataclass(frozen=True, slots=True)
 class Op:
-    """An operator: its TensorFlow name, its kernel, its shape rule, and whether the kernel can write over its first operand."""
+    """An operator: its TensorFlow name, its kernel and its shape rule.
+
+    `inplace`: the kernel can write over its first operand. `view`: its results may share memory with its operands.
+    """
 
     name: str
     compute: Compute
     infer: Infer
     inplace: bool = False
+    view: bool = False
 
 
 OPS: dict[str, Op] = {}
 
 
-def op(*names: str, infer: Infer, inplace: bool = False) -> Callable[[Compute], Compute]:
+def op(*names: str, infer: Infer, inplace: bool = False, view: bool = False) -> Callable[[Compute], Compute]:
     """Registers a kernel under one or more TensorFlow op names.
 
     Raises:
@@ -61,15 +70,21 @@ def op(*names: str, infer: Infer, inplace: bool = False) -> Callable[[Compute], 
         for name in names:
             if name in OPS:
                 raise ValueError(f"the operator {name} is registered twice")
-            OPS[name] = Op(name, compute, infer, inplace)
+            OPS[name] = Op(name, compute, infer, inplace, view)
         return compute
 
     return register
 
 
+def ieee() -> "np.errstate":
+    """The context that kernels run in: no warning of overflow, division by zero or invalid operations."""
+    return np.errstate(all="ignore")
+
+
 def evaluate(operator: Op, attrs: Attrs, operands: Sequence[NDArray]) -> tuple[NDArray, ...]:
     """All outputs of an operator, as arrays (never NumPy scalars)."""
-    result = operator.compute(attrs, *operands)
+    with ieee():
+        result = operator.compute(attrs, *operands)
     return tuple(np.asarray(r) for r in result) if isinstance(result, tuple) else (np.asarray(result),)
 
 

@@ -1,0 +1,26 @@
+"""bnexport takes a trained TensorFlow 1.x network, batch norm and all, out of TensorFlow."""
+
+from typing import TYPE_CHECKING, Any
+
+from bnexport._version import __version__
+
+if TYPE_CHECKING:
+    from bnexport.convert import Options, convert
+    from bnexport.runner import Model, load
+
+__all__ = ["Model", "Options", "__version__", "convert", "load"]
+
+_HOMES = {"Model": "bnexport.runner", "load": "bnexport.runner", "Options": "bnexport.convert", "convert": "bnexport.convert"}
+
+
+def __getattr__(name: str) -> Any:
+    """Public names are imported when they are used, so that evaluating a bundle does not import what converting needs, nor the reverse."""
+    if name in _HOMES:
+        from importlib import import_module
+
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'bnexport' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,202 @@
+"""Tensor bundles, the checkpoint format since TensorFlow 1.0 (SaverDef.V2): PREFIX.index and PREFIX.data-SSSSS-of-NNNNN.
+
+The index is a table of BundleEntryProto by the tensor's name, and the data files hold the values, row-major. Source:
+tensorflow/core/util/tensor_bundle/tensor_bundle.cc
+"""
+
+import math
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from bnexport.checkpoint.dtypes import STRING, swap_bytes, type_name
+from bnexport.checkpoint.files import Bytes, DataFile, crc32c, mask_crc32c
+from bnexport.checkpoint.slices import Slice, assemble
+from bnexport.checkpoint.table import Table
+from bnexport.checkpoint.tensors import Stored, TensorInfo, described, require_version
+from bnexport.checkpoint.wire import MalformedError, read_varint
+from bnexport.errors import CheckpointError, CorruptCheckpoint
+from bnexport.program import PIECE_BYTES, InMemory
+from bnexport.protos import tensorflow_pb2 as pb
+
+
+class Bundle:
+    """A bundle, whose index is read at once and whose values are read when asked for.
+
+    Names that are asked for must be ones of `entries`. Raises what `Table` raises, and `CorruptCheckpoint` for an index that contradicts itself.
+    """
+
+    def __init__(self, prefix: Path, index: Path) -> None:
+        self._prefix = prefix
+        self._index = index
+        self._files: dict[int, DataFile] = {}
+        table = Table(index)
+        try:
+            raw = dict(table)
+        finally:
+            table.close()
+        try:
+            header = pb.BundleHeaderProto.FromString(bytes(raw.pop(b"", b"")))
+            entries = {key: pb.BundleEntryProto.FromString(bytes(value)) for key, value in raw.items()}
+        except DecodeError as error:
+            raise self._corrupt("an entry is not a BundleEntryProto") from error
+        require_version(header.version, index)
+        if header.num_shards < 1:
+            raise self._corrupt(f"its header says that there are {header.num_shards} data files")
+        self._shards = header.num_shards
+        self._byteorder: Literal["little", "big"] = "big" if header.endianness == pb.BundleHeaderProto.BIG else "little"
+        # The entries of slices are reached through the variable that they belong to.
+        self._slices = {
+            key: entries[key] for name, entry in entries.items() for part in entry.slices if (key := Slice.from_proto(part).key(name)) in entries
+        }
+        self.entries = {key.decode(errors="surrogateescape"): entry for key, entry in entries.items() if key not in self._slices}
+
+    def close(self) -> None:
+        """Close the data files."""
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
+
+    def info(self, name: str) -> TensorInfo:
+        """The tensor's description; raises `CorruptCheckpoint` for a shape or type that no tensor has."""
+        return self._describe(name, self.entries[name])
+
+    def read(self, name: str) -> "np.ndarray[Any, Any]":
+        """The tensor, in memory.
+
+        Raises `CheckpointNotFound` where its data file is missing, and `CorruptCheckpoint` where the data are not what the index says.
+        """
+        entry = self.entries[name]
+        info = self._describe(name, entry)
+        if not entry.slices:
+            return self._read_entry(info, entry)
+        key = name.encode(errors="surrogateescape")
+        parts: dict[Slice, tuple[TensorInfo, pb.BundleEntryProto]] = {}
+        for part in map(Slice.from_proto, entry.slices):
+            stored = self._slices.get(part.key(key))
+            if stored is None or stored.slices:
+                raise self._corrupt(f"{name!r}: a slice has no entry of its own")
+            parts[part] = self._describe(name, stored), stored
+            # Before memory is taken for the whole, all of it is known to be there.
+            self._open(*parts[part])
+
+        def read_slice(part: Slice, shape: tuple[int, ...]) -> "np.ndarray[Any, Any]":
+            piece, stored = parts[part]
+            if piece.shape != shape or piece.dtype != info.dtype:
+                raise MalformedError(f"a slice of shape {list(shape)} has an entry of shape {list(piece.shape)} and type {piece.dtype}")
+            return self._read_entry(piece, stored)
+
+        try:
+            return assemble(info.shape, info.dtype, list(parts), read_slice)
+        except MalformedError as error:
+            raise self._corrupt(f"{name!r}: {error}") from error
+
+    def stored(self, name: str) -> Stored:
+        """The tensor, still on disk; a partitioned variable and a string tensor are read whole when they are asked for."""
+        entry = self.entries[name]
+        info = self._describe(name, entry)
+        if entry.slices or info.dtype.hasobject:
+            return Stored(name, info.shape, info.dtype, lambda: InMemory(self.read(name)).pieces())
+        return Stored(name, info.shape, info.dtype, partial(self._pieces, info, entry))
+
+    def _describe(self, name: str, entry: pb.BundleEntryProto) -> TensorInfo:
+        try:
+            return described(name, entry.shape, entry.dtype, entry.size)
+        except MalformedError as error:
+            raise self._corrupt(f"{name!r}: {error}") from error
+
+    def _read_entry(self, info: TensorInfo, entry: pb.BundleEntryProto) -> "np.ndarray[Any, Any]":
+        if info.dtype.hasobject:
+            return self._read_strings(info, entry)
+        file = self._open(info, entry)
+        values = np.empty(info.shape, info.dtype)
+        flat = values.reshape(-1).view(np.uint8)
+        for _ in self._verified(info, entry, file, (flat[at : at + PIECE_BYTES] for at in range(0, flat.size, PIECE_BYTES))):
+            pass
+        return values
+
+    def _pieces(self, info: TensorInfo, entry: pb.BundleEntryProto) -> "Iterator[np.ndarray[Any, Any]]":
+        file = self._open(info, entry)
+        buffer = np.empty(min(PIECE_BYTES, info.nbytes), np.uint8)
+        views = (buffer[: min(PIECE_BYTES, info.nbytes - at)] for at in range(0, info.nbytes, PIECE_BYTES))
+        for piece in self._verified(info, entry, file, views):
+            yield piece.view(info.dtype)
+
+    def _verified(self, info: TensorInfo, entry: pb.BundleEntryProto, file: DataFile, buffers: Iterator[Bytes]) -> Iterator[Bytes]:
+        """Each of the consecutive `buffers`, filled; the checksum is that of the bytes of the file, before their order is changed."""
+        crc = done = 0
+        for buffer in buffers:
+            file.read_into(buffer, entry.offset + done)
+            crc = crc32c(buffer, crc)
+            done += buffer.size
+            if done == info.nbytes:
+                self._require_checksum(info, entry, file, crc)
+            if self._byteorder != sys.byteorder:
+                swap_bytes(buffer, info.dtype)
+            yield buffer
+
+    def _read_strings(self, info: TensorInfo, entry: pb.BundleEntryProto) -> "np.ndarray[Any, Any]":
+        """Strings are stored as the varints of their lengths, the masked checksum of those, and their bytes.
+
+        What is checksummed in place of the varints is each length in four bytes, or in eight where it does not fit into four.
+        """
+        if entry.dtype % 100 != STRING:
+            raise CheckpointError(f"{info.name!r} in {self._index} is a {type_name(entry.dtype)}, which has no values to read: leave it out")
+        file = self._open(info, entry)
+        count = math.prod(info.shape)
+        if entry.size < count:
+            raise self._corrupt(f"{info.name!r}: {entry.size} bytes cannot hold {count} strings")
+        data = file.read(entry.offset, entry.size, repr(info.name))
+        lengths = []
+        position = 0
+        try:
+            for _ in range(count):
+                length, position = read_varint(data, position)
+                lengths.append(length)
+        except MalformedError as error:
+            raise self._corrupt(f"{info.name!r}: {error}") from error
+        start = position + 4
+        if start + sum(lengths) != len(data):
+            raise self._corrupt(f"{info.name!r}: its strings do not have the size of the entry")
+        crc = crc32c(b"".join(length.to_bytes(4 if length < 1 << 32 else 8, self._byteorder) for length in lengths))
+        if int.from_bytes(data[position:start], self._byteorder) != mask_crc32c(crc):
+            raise CorruptCheckpoint(
+                f"{file.path} is damaged (the checksum of the string lengths of {info.name!r} does not match): copy it again from where it came"
+            )
+        self._require_checksum(info, entry, file, crc32c(data[position:], crc))
+        values = np.empty(count, object)
+        for index, length in enumerate(lengths):
+            values[index] = data[start : start + length]
+            start += length
+        return values.reshape(info.shape)
+
+    def _open(self, info: TensorInfo, entry: pb.BundleEntryProto) -> DataFile:
+        """The data file of an entry, which is known to be long enough; nothing has been allocated before."""
+        shard = entry.shard_id
+        if not 0 <= shard < self._shards:
+            raise self._corrupt(f"{info.name!r} lies in data file {shard} of {self._shards}")
+        if not info.dtype.hasobject and entry.size != info.nbytes:
+            raise self._corrupt(f"{info.name!r}: {entry.size} bytes are not the size of shape {list(info.shape)} and type {info.dtype}")
+        if shard not in self._files:
+            path = self._prefix.with_name(f"{self._prefix.name}.data-{shard:05d}-of-{self._shards:05d}")
+            self._files[shard] = DataFile(
+                path, missing=f"{self._index.name} says that the values of {info.name!r} are in it; copy it to the same folder"
+            )
+        file = self._files[shard]
+        file.require(entry.offset, entry.size, repr(info.name))
+        return file
+
+    def _require_checksum(self, info: TensorInfo, entry: pb.BundleEntryProto, file: DataFile, crc: int) -> None:
+        if mask_crc32c(crc) != entry.crc32c:
+            raise CorruptCheckpoint(
+                f"{file.path} is damaged, or belongs to another checkpoint (the checksum of {info.name!r} does not match): "
+                "copy it again with its .index file"
+            )
+
+    def _corrupt(self, found: str) -> CorruptCheckpoint:
+        return CorruptCheckpoint(f"{self._index} is not an index that TensorFlow can have written ({found}): copy it again from where it came")

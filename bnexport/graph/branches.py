@@ -1,0 +1,304 @@
+"""Which branch of every tf.cond is inference's, found from the graph.
+
+The sides of a condition are known from Switch and Merge: a node belongs to a side of a predicate when it takes data or control from that side of a
+Switch, until a Merge joins both. Inference is the side with no random operator, no assignment and no statistics over the batch. The evidence is
+gathered per *flag*, the placeholder, variable or constant that predicates are computed from, because one flag usually drives dozens of conditions and
+one of them (a dropout, an update of moving averages) tells for all.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from bnexport.errors import BnexportError
+from bnexport.graph import ops
+from bnexport.graph.graphdef import Graph, Node, Ref
+
+Side = tuple[Ref, int]
+"""A predicate and the value (0 or 1) that it has here."""
+
+Evaluate = Callable[[Ref, dict[Ref, Any]], Any]
+"""Computes a reference's value, given the values of some others."""
+
+_NEARBY = 24  # nodes looked at behind a Merge for a reduction over the batch: moments are made of a handful
+_DOMAINS: dict[str, tuple[Any, ...]] = {"b": (False, True), "i": (0, 1, 2, -1), "u": (0, 1, 2), "f": (1.0, 0.0, 0.5)}
+
+
+@dataclass(slots=True)
+class Flag:
+    """A node whose value chooses between training and inference, what it was found to be, and why."""
+
+    node: str
+    op: str
+    value: Any
+    reason: str
+
+
+@dataclass(slots=True)
+class Branches:
+    """The conditions of a graph: on which sides each node stands, and the evidence of training on either side of each predicate."""
+
+    graph: Graph
+    sides: dict[str, frozenset[Side]] = field(default_factory=dict)
+    evidence: dict[Ref, tuple[list[str], list[str]]] = field(default_factory=dict)
+
+    def predicate_of(self, switch: Node) -> Ref:
+        """The predicate of a Switch, without the identities between."""
+        return skip_identities(self.graph, switch.inputs[1])
+
+
+def skip_identities(graph: Graph, ref: Ref) -> Ref:
+    """The reference behind identities, and behind the switches that tf.cond puts on a predicate of an outer tf.cond."""
+    while True:
+        node = graph.node(ref.node)
+        if node.op == "IdentityN":
+            ref = node.inputs[ref.output]
+        elif node.op in ops.PASS_THROUGH and node.op != "PlaceholderWithDefault" and node.inputs:
+            if node.op == "ReadVariableOp" and graph.node(node.inputs[0].node).op == "VarHandleOp":
+                return node.inputs[0]
+            ref = node.inputs[0]
+        elif node.op in ops.SWITCHES:
+            ref = node.inputs[0]
+        else:
+            return ref
+
+
+def find_branches(graph: Graph) -> Branches:
+    """Follows every Switch forward and notes on which sides of which predicates each node stands, and what speaks for training there."""
+    branches = Branches(graph)
+    conditions = [n for n in graph.nodes.values() if n.op in ops.SWITCHES and graph.node(skip_identities(graph, n.inputs[1]).node).op != "LoopCond"]
+    if not conditions:
+        return branches
+    for node in _forward_order(graph, [n.name for n in conditions]):
+        sides = _sides_of(branches, node)
+        branches.sides[node.name] = sides
+        if sides and (what := _training(node)):
+            for predicate, value in sides:
+                branches.evidence.setdefault(predicate, ([], []))[value].append(what)
+    return branches
+
+
+def _training(node: Node) -> str:
+    if ops.is_random(node.op):
+        return f"{node.name} ({node.op}) is random"
+    if ops.is_assignment(node.op):
+        return f"{node.name} ({node.op}) writes a variable"
+    if ops.in_training_mode(node):
+        return f"{node.name} ({node.op}) uses the statistics of the batch"
+    return ""
+
+
+def _forward_order(graph: Graph, start: Iterable[str]) -> list[Node]:
+    """The descendants of `start` by data and control edges, inputs first; back edges of loops are not followed."""
+    users: dict[str, list[str]] = {}
+    for node in graph.nodes.values():
+        if node.op not in ("NextIteration", "RefNextIteration"):
+            for name in {*(r.node for r in node.inputs), *node.controls}:
+                users.setdefault(name, []).append(node.name)
+    reached: set[str] = set()
+    stack = list(start)
+    while stack:
+        name = stack.pop()
+        if name not in reached:
+            reached.add(name)
+            stack.extend(users.get(name, ()))
+    waiting = {}
+    for name in reached:
+        node = graph.nodes[name]
+        back = node.op in ("NextIteration", "RefNextIteration")
+        waiting[name] = 0 if back else sum(1 for p in {*(r.node for r in node.inputs), *node.controls} if p in reached)
+    ready = [name for name, count in waiting.items() if count == 0]
+    order = []
+    while ready:
+        name = ready.pop()
+        order.append(graph.nodes[name])
+        for user in users.get(name, ()):
+            waiting[user] -= 1
+            if waiting[user] == 0:
+                ready.append(user)
+    return order
+
+
+def _sides_of(branches: Branches, node: Node) -> frozenset[Side]:
+    graph, known = branches.graph, branches.sides
+    each = []
+    for ref in node.inputs:
+        sides = known.get(ref.node, frozenset())
+        source = graph.nodes.get(ref.node)
+        if source is not None and source.op in ops.SWITCHES:
+            sides = sides | {(branches.predicate_of(source), ref.output)}
+        each.append(sides)
+    each.extend(known.get(name, frozenset()) for name in node.controls)
+    together = frozenset().union(*each)
+    if node.op in ops.MERGES:
+        closed = {p for p, value in together if (p, 1 - value) in together}
+        together = frozenset(s for s in together if s[0] not in closed)
+    return together
+
+
+def find_flags(branches: Branches, evaluate: Evaluate, given: dict[Ref, Any], actual: Callable[[Node], Any]) -> list[Flag]:
+    """The value for inference of everything that predicates depend on, where the graph tells.
+
+    Args:
+        evaluate: computes a predicate from assumed values of flags.
+        given: what the user has set already.
+        actual: the value that a flag really has (a variable's in the checkpoint, a default), or None.
+    """
+    graph = branches.graph
+    predicates: dict[Ref, tuple[list[str], list[str]]] = {}
+    merges: dict[Ref, list[Node]] = {}
+    for node in graph.nodes.values():
+        if node.op in ops.SWITCHES:
+            predicate = branches.predicate_of(node)
+            predicates.setdefault(predicate, branches.evidence.get(predicate, ([], [])))
+        elif node.op in ops.MERGES:
+            for side in {s for ref in node.inputs for s in branches.sides.get(ref.node, ())}:
+                merges.setdefault(side[0], []).append(node)
+        elif node.op in ops.SELECTS:
+            predicate = skip_identities(graph, node.inputs[0])
+            found = predicates.setdefault(predicate, branches.evidence.get(predicate, ([], [])))
+            for value, ref in ((1, node.inputs[1]), (0, node.inputs[2])):
+                if what := _nearby(graph, ref, lambda n: ops.is_random(n.op) or ops.in_training_mode(n)):
+                    found[value].append(f"{what} lies behind the {'true' if value else 'false'} side of {node.name}")
+    by_flags: dict[frozenset[str], list[Ref]] = {}
+    for predicate in predicates:
+        leaves = _flags_of(graph, predicate)
+        if leaves:
+            by_flags.setdefault(leaves, []).append(predicate)
+    found_flags: list[Flag] = []
+    known = dict(given)
+    for leaves in sorted(by_flags, key=len):
+        free = [name for name in leaves if Ref(name) not in known]
+        if len(free) != 1:
+            continue
+        flag = _decide(branches, free[0], by_flags[leaves], predicates, merges, evaluate, known, actual)
+        if flag is not None:
+            found_flags.append(flag)
+            known[Ref(flag.node)] = flag.value
+    return found_flags
+
+
+def _decide(
+    branches: Branches,
+    name: str,
+    candidates: list[Ref],
+    predicates: dict[Ref, tuple[list[str], list[str]]],
+    merges: dict[Ref, list[Node]],
+    evaluate: Evaluate,
+    known: dict[Ref, Any],
+    actual: Callable[[Node], Any],
+) -> Flag | None:
+    node = branches.graph.nodes[name]
+    present = actual(node)
+    domain = _DOMAINS.get(_kind(node), ())
+    if present is not None:
+        domain = (present, *(v for v in domain if v != present))
+    evidence = {p: predicates[p] for p in candidates}
+    if not any(e[0] or e[1] for e in evidence.values()):
+        evidence = {p: _statistics_evidence(branches, p, merges.get(p, [])) for p in candidates}
+    scores: list[tuple[int, Any, str]] = []
+    for value in domain:
+        count, why = 0, ""
+        for predicate, sides in evidence.items():
+            try:
+                result = int(bool(evaluate(predicate, {**known, Ref(name): np.asarray(value)})))
+            except BnexportError:
+                return None  # the predicate needs more than flags: it is looked at again if an output depends on it
+            count += len(sides[result])
+            why = why or (sides[1 - result][0] if sides[1 - result] else "")
+        scores.append((count, value, why))
+    clean = [s for s in scores if s[0] == 0]
+    if clean and len(clean) < len(scores):
+        _, value, why = clean[0]
+        return Flag(name, node.op, value, f"on the other side {why}")
+    if present is not None:
+        return Flag(name, node.op, present, "its own value; nothing in the graph tells training from inference")
+    return None
+
+
+def _kind(node: Node) -> str:
+    dtype = node.attrs.get("dtype", "bool")
+    return {"bool": "b", "float32": "f", "float64": "f", "float16": "f", "bfloat16": "f"}.get(dtype, "u" if str(dtype).startswith("u") else "i")
+
+
+def _flags_of(graph: Graph, predicate: Ref) -> frozenset[str]:
+    """The placeholders, variables and boolean constants that a predicate is computed from; nothing if it takes more than flags."""
+    leaves: set[str] = set()
+    seen: set[str] = set()
+    stack = [predicate]
+    while stack:
+        ref = skip_identities(graph, stack.pop())
+        if ref.node in seen:
+            continue
+        seen.add(ref.node)
+        node = graph.node(ref.node)
+        if len(seen) > _NEARBY or node.op in ops.LOOPS:
+            return frozenset()
+        if node.op in ops.PLACEHOLDERS or node.op in ops.VARIABLES or node.op == "PlaceholderWithDefault":
+            leaves.add(node.name)
+        elif node.op == "Const":
+            if ref == skip_identities(graph, predicate):
+                leaves.add(node.name)
+        elif not node.inputs:
+            return frozenset()
+        else:
+            stack.extend(node.inputs)
+    return frozenset(leaves)
+
+
+def _nearby(graph: Graph, ref: Ref, wanted: Callable[[Node], bool]) -> str:
+    """The name of a node that `wanted` accepts, among the few just behind `ref`."""
+    seen: set[str] = set()
+    queue = [ref]
+    while queue and len(seen) < _NEARBY:
+        name = queue.pop(0).node
+        if name in seen:
+            continue
+        seen.add(name)
+        node = graph.node(name)
+        if wanted(node):
+            return name
+        queue.extend(node.inputs)
+    return ""
+
+
+def _statistics_evidence(branches: Branches, predicate: Ref, merges: list[Node]) -> tuple[list[str], list[str]]:
+    """For conditions that choose between stored statistics and the batch's: which side takes a mean."""
+    graph = branches.graph
+    sides: tuple[list[str], list[str]] = ([], [])
+    for merge in merges:
+        behind: dict[int, str] = {}
+        for ref in merge.inputs:
+            values = {v for p, v in _input_sides(branches, ref) if p == predicate}
+            if len(values) == 1:
+                behind[values.pop()] = _nearby_statistic(graph, ref)
+        for value in (0, 1):
+            if behind.get(value) and behind.get(1 - value) == "":
+                sides[value].append(f"{behind[value]} takes a mean over the batch for {merge.name}")
+    return sides
+
+
+def _input_sides(branches: Branches, ref: Ref) -> frozenset[Side]:
+    node = branches.graph.node(ref.node)
+    extra = {(branches.predicate_of(node), ref.output)} if node.op in ops.SWITCHES else set()
+    return branches.sides.get(ref.node, frozenset()) | extra
+
+
+def _nearby_statistic(graph: Graph, ref: Ref) -> str:
+    """A mean behind `ref` that is reached through operators which keep statistics what they are."""
+    keep = ops.PASS_THROUGH | ops.SWITCHES | {"Squeeze", "Reshape", "Sub", "Add", "AddV2", "Mul", "Square", "SquaredDifference", "RealDiv", "Sqrt", "Rsqrt", "IdentityN"}
+    seen: set[str] = set()
+    queue = [ref]
+    while queue and len(seen) < _NEARBY:
+        name = queue.pop(0).node
+        if name in seen:
+            continue
+        seen.add(name)
+        node = graph.node(name)
+        if node.op in ("Mean", "Sum") or ops.in_training_mode(node):
+            return name
+        if node.op in keep:
+            queue.extend(node.inputs)
+    return ""

@@ -1,0 +1,152 @@
+"""Dropout taken out of a graph.
+
+tf.nn.dropout has been written in three ways:
+
+    up to 1.12     x / keep * floor(keep + uniform)
+    1.13 to 2.x    x * (1 / (1 - rate)) * cast(uniform >= rate)
+    later 2.x      select(uniform >= rate, x * (1 / (1 - rate)), 0)
+
+and people have written all of them by hand, with the scale before or behind the mask. What they share is a uniform number compared with a threshold, and
+a factor that makes up for it: factor × keep = 1. That product is what is checked here, numerically, so the way in which it is written does not matter.
+At inference dropout is the identity. A mask without its factor is left alone, and stops the conversion as any random operator does.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from bnexport.errors import BnexportError
+from bnexport.graph import ops
+from bnexport.graph.graphdef import Node, Ref, topological
+from bnexport.graph.live import Live
+
+_ADDS = ("Add", "AddV2")
+_DIVISIONS = ("RealDiv", "Div")
+_TOLERANCE = 1e-4  # the factor is often rounded to float16 or float32 by whoever wrote it
+_TRIAL = 0.625  # stands for a keep probability or rate that is fed: any value that is not 0, 0.5 or 1 tells keep from rate
+
+
+@dataclass(frozen=True, slots=True)
+class Dropout:
+    """A dropout that was removed: the node that applied it, and the keep probability that the graph had (None where it is fed)."""
+
+    node: str
+    keep: float | None
+    fed_by: str | None
+
+
+def remove_dropout(live: Live) -> list[Dropout]:
+    """Puts the input of every dropout in place of its output."""
+    users = live.consumers()
+    removed = []
+    starts = [n for n in live.graph.nodes.values() if "RandomUniform" in n.op or n.op == "StatefulUniform"]
+    for start in starts:
+        for mask, threshold, keeps_below in _masks(live, users, Ref(start.name)):
+            removed.extend(_remove(live, users, mask, threshold, keeps_below))
+    return removed
+
+
+def _masks(live: Live, users: dict[Ref, list[Node]], uniform: Ref) -> Iterator[tuple[Ref, Ref, bool]]:
+    """(mask, threshold, whether the threshold is the keep probability), for each mask made of a uniform number."""
+    seen: set[Ref] = set()
+    queue = [uniform]
+    while queue:
+        ref = queue.pop()
+        if ref in seen:
+            continue
+        seen.add(ref)
+        for user in users.get(ref, ()):
+            operands = live.inputs(user)
+            if len(operands) != 2:
+                continue
+            first = operands[0] == ref
+            other = operands[1] if first else operands[0]
+            if user.op in _ADDS and (floors := [f for f in users.get(Ref(user.name), ()) if f.op == "Floor"]):
+                yield from ((Ref(f.name), other, True) for f in floors)
+            elif user.op in (*_ADDS, "Mul") and not live.is_dynamic(other) and live.value(other) == (1 if user.op == "Mul" else 0):
+                queue.append(Ref(user.name))  # tf.random_uniform: the number times (max - min), plus min
+            elif user.op in ("GreaterEqual", "Greater", "Less", "LessEqual"):
+                yield Ref(user.name), other, (user.op in ("Less", "LessEqual")) == first
+
+
+def _remove(live: Live, users: dict[Ref, list[Node]], mask: Ref, threshold: Ref, keeps_below: bool) -> Iterator[Dropout]:
+    leaf = _fed_leaf(live, threshold)
+    for user in list(users.get(mask, ())):
+        if user.op == "Cast":
+            yield from _remove(live, users, Ref(user.name), threshold, keeps_below)
+            continue
+        operands = live.inputs(user)
+        if user.op == "Mul" and len(operands) == 2:
+            kept = operands[1] if operands[0] == mask else operands[0]
+        elif user.op in ops.SELECTS and operands[0] == mask and _is_zero(live, operands[2]):
+            kept = operands[1]
+        else:
+            continue
+        keep = _keep(live, threshold, keeps_below, leaf)
+        if keep is None:
+            continue
+        end = Ref(user.name)
+        source = _without_factor(live, kept, keep, leaf)
+        if source is None:  # the factor may come behind the mask
+            for after in users.get(end, ()):
+                if _factor_of(live, after, end, leaf, keep):
+                    source, end = kept, Ref(after.name)
+                    break
+        if source is not None:
+            live.replace(end, source)
+            yield Dropout(end.node, None if leaf else keep, leaf.node if leaf else None)
+
+
+def _keep(live: Live, threshold: Ref, keeps_below: bool, leaf: Ref | None) -> float | None:
+    value = _trial_value(live, threshold, leaf)
+    return None if value is None else value if keeps_below else 1.0 - value
+
+
+def _without_factor(live: Live, kept: Ref, keep: float, leaf: Ref | None) -> Ref | None:
+    node = live.graph.nodes[kept.node]
+    for operand in live.inputs(node):
+        if _factor_of(live, node, operand, leaf, keep):
+            return operand
+    return None
+
+
+def _factor_of(live: Live, node: Node, data: Ref, leaf: Ref | None, keep: float) -> bool:
+    """Whether `node` multiplies `data` by 1 / keep."""
+    operands = live.inputs(node)
+    if len(operands) != 2 or data not in operands or (node.op != "Mul" and (node.op not in _DIVISIONS or operands[0] != data)):
+        return False
+    other = operands[1] if operands[0] == data else operands[0]
+    value = _trial_value(live, other, leaf)
+    if value is None or value == 0:
+        return False
+    factor = value if node.op == "Mul" else 1.0 / value
+    return abs(factor * keep - 1.0) < _TOLERANCE
+
+
+def _trial_value(live: Live, ref: Ref, leaf: Ref | None) -> float | None:
+    """A scalar's value, where a fed keep probability stands for `_TRIAL`; None where it is no such scalar."""
+    if live.is_dynamic(ref) and (leaf is None or _leaves(live, ref) != {leaf}):
+        return None
+    try:
+        value = live.value(ref) if leaf is None else live.assuming({leaf: _TRIAL}, ref)
+    except BnexportError:  # an operator without a kernel: no scalar that dropout uses
+        return None
+    return float(value) if value.size == 1 and value.dtype.kind in "fiu" else None
+
+
+def _fed_leaf(live: Live, threshold: Ref) -> Ref | None:
+    leaves = _leaves(live, threshold) if live.is_dynamic(threshold) else set()
+    return leaves.pop() if len(leaves) == 1 else None
+
+
+def _leaves(live: Live, ref: Ref) -> set[Ref]:
+    order = topological(live.graph, [live.resolve(ref).node], live.inputs)
+    return {Ref(name) for name in order if ops.is_source(live.graph.nodes[name]) or live.graph.nodes[name].op == "PlaceholderWithDefault"} if len(order) < 32 else set()
+
+
+def _is_zero(live: Live, ref: Ref) -> bool:
+    node = live.graph.nodes[live.resolve(ref).node]
+    if node.op == "ZerosLike":
+        return True
+    return not live.is_dynamic(ref) and not np.any(live.value(ref))

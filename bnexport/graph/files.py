@@ -1,0 +1,54 @@
+"""Graphs read from .meta and saved_model.pb files."""
+
+from pathlib import Path
+from typing import Any
+
+from bnexport.checkpoint import Location, impostor
+from bnexport.errors import GraphError
+from bnexport.graph.graphdef import Graph, read_node
+
+_SERVE = "serve"
+
+
+def read_graph(location: Location) -> Graph:
+    """The graph that lies beside a checkpoint.
+
+    Raises:
+        GraphError: there is none, or the file is no graph.
+    """
+    path = location.saved_model or location.meta
+    if path is None:
+        raise GraphError(f"{location.prefix} has no .meta file beside it")
+    meta = _parse(path, saved_model=location.saved_model is not None)
+    definition = meta.graph_def
+    graph = Graph({n.name: read_node(n) for n in definition.node}, source=str(path))
+    graph.functions = {f.signature.name: f for f in definition.library.function}
+    graph.signatures = {k: v for k, v in meta.signature_def.items() if not k.startswith("__")}
+    graph.collections = dict(meta.collection_def)
+    graph.tensorflow_version = meta.meta_info_def.tensorflow_version
+    if not graph.nodes:
+        raise GraphError(f"{path}: the file holds no graph")
+    return graph
+
+
+def _parse(path: Path, *, saved_model: bool) -> Any:
+    from google.protobuf.message import DecodeError
+
+    from bnexport.protos import tensorflow_pb2 as pb
+
+    data = path.read_bytes()
+    kind = "SavedModel" if saved_model else "MetaGraphDef"
+    try:
+        if not saved_model:
+            return pb.MetaGraphDef.FromString(data)
+        graphs = pb.SavedModel.FromString(data).meta_graphs
+    except DecodeError as cause:
+        what = impostor(path) or f"it is no {kind} that TensorFlow wrote, or is cut short"
+        raise GraphError(f"{path}: {what}") from cause
+    if not graphs:
+        raise GraphError(f"{path}: the SavedModel holds no graph")
+    serving = [g for g in graphs if _SERVE in g.meta_info_def.tags]
+    if not serving:
+        tags = ", ".join("+".join(g.meta_info_def.tags) or "(none)" for g in graphs)
+        raise GraphError(f"{path}: the SavedModel has no graph tagged 'serve'; its graphs are tagged {tags}")
+    return serving[0]

@@ -1,0 +1,130 @@
+"""Function calls and `If` written out as plain nodes, so that everything after sees one flat graph of TensorFlow 1 control flow.
+
+A call becomes its body's nodes under the call's name. `If` and `StatelessIf` (tf.cond of control flow v2, TF2's functions) become what tf.cond
+of control flow v1 writes: a Switch for each operand, both bodies, a Merge for each result. One analysis of branches then serves both.
+"""
+
+from typing import Any
+
+from bnexport.errors import GraphError, UnsupportedOps
+from bnexport.graph.graphdef import Attributes, Graph, Node, Ref, read_node
+
+CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall", "RemoteCall"})
+CONDITIONS = frozenset({"If", "StatelessIf"})
+
+# A node in a function names an output as `node:argument:index`. For operators of one output argument the index is the output's number;
+# these have several arguments, of one tensor each.
+_OUTPUT_ARGUMENTS = {
+    **dict.fromkeys(
+        ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"),
+        ("y", "batch_mean", "batch_variance", "reserve_space_1", "reserve_space_2", "reserve_space_3"),
+    ),
+    **dict.fromkeys(("TopK", "TopKV2"), ("values", "indices")),
+    **dict.fromkeys(("Switch", "RefSwitch"), ("output_false", "output_true")),
+    **dict.fromkeys(("Merge", "RefMerge"), ("output", "value_index")),
+    **dict.fromkeys(("SoftmaxCrossEntropyWithLogits", "SparseSoftmaxCrossEntropyWithLogits"), ("loss", "backprop")),
+    "Unique": ("y", "idx"),
+    "UniqueV2": ("y", "idx"),
+    "UniqueWithCounts": ("y", "idx", "count"),
+    "Qr": ("q", "r"),
+    "Svd": ("s", "u", "v"),
+    "LowerBound": ("output",),
+}
+
+_MAX_DEPTH = 64  # of calls within calls; TensorFlow's own functions nest a handful deep, and a function that calls itself would never end
+
+
+def inline_functions(graph: Graph) -> None:
+    """Replaces every call and every `If` of `graph`, in place.
+
+    Raises:
+        GraphError: a function is called that the graph does not define, or calls itself.
+    """
+    for name in list(graph.nodes):
+        _inline(graph, graph.nodes[name], depth=0)
+
+
+def _function_of(graph: Graph, node: Node) -> Any:
+    if node.op in CALLS:
+        return node.attrs["f"].name
+    return node.op if node.op in graph.functions else None
+
+
+def _inline(graph: Graph, node: Node, depth: int) -> None:
+    if depth > _MAX_DEPTH:
+        raise GraphError(f"{graph.source}: the function called by {node.name!r} calls itself, which bnexport does not convert")
+    if node.op in CONDITIONS:
+        _inline_condition(graph, node, depth)
+        return
+    function = _function_of(graph, node)
+    if function is not None:
+        results = _write_body(graph, function, node.name, node.inputs, node.controls, depth)
+        graph.nodes[node.name] = Node(node.name, "IdentityN", results, node.controls)
+
+
+def _inline_condition(graph: Graph, node: Node, depth: int) -> None:
+    predicate, *operands = node.inputs
+    if node.attrs.get("Tcond", "bool") != "bool":
+        cast = Node(f"{node.name}/cast", "Cast", [predicate], [], {"SrcT": node.attrs["Tcond"], "DstT": "bool"})
+        graph.nodes[cast.name] = cast
+        predicate = Ref(cast.name)
+    pivot = Node(f"{node.name}/pivot", "Switch", [predicate, predicate])
+    graph.nodes[pivot.name] = pivot
+    switches = []
+    for i, operand in enumerate(operands):
+        switch = Node(f"{node.name}/switch_{i}", "Switch", [operand, predicate])
+        graph.nodes[switch.name] = switch
+        switches.append(switch.name)
+    results = []
+    for side, branch in enumerate(("else_branch", "then_branch")):
+        anchor = Node(f"{node.name}/{branch}", "Identity", [Ref(pivot.name, side)])
+        graph.nodes[anchor.name] = anchor
+        arguments = [Ref(name, side) for name in switches]
+        results.append(_write_body(graph, node.attrs[branch].name, f"{node.name}/{branch}", arguments, [anchor.name], depth))
+    merges = []
+    for i, (otherwise, then) in enumerate(zip(*results, strict=True)):
+        merge = Node(f"{node.name}/merge_{i}", "Merge", [otherwise, then], [], {"N": 2})
+        graph.nodes[merge.name] = merge
+        merges.append(Ref(merge.name))
+    graph.nodes[node.name] = Node(node.name, "IdentityN", merges, node.controls)
+
+
+def _write_body(graph: Graph, function: str, prefix: str, arguments: list[Ref], controls: list[str], depth: int) -> list[Ref]:
+    """Adds a function's nodes as `prefix/name`; gives the references of its results."""
+    if function not in graph.functions:
+        raise GraphError(f"{graph.source}: the node {prefix!r} calls the function {function!r}, which the graph does not define")
+    definition = graph.functions[function]
+    signature = definition.signature
+    if any(a.number_attr or a.type_list_attr for a in signature.input_arg):
+        raise UnsupportedOps(f"{graph.source}: the function {function!r} called by {prefix!r} takes a list as one argument, which bnexport does not convert")
+    known = dict(zip((a.name for a in signature.input_arg), arguments, strict=True))
+    operators = {n.name: n.op for n in definition.node_def}
+
+    def resolve(text: str) -> Ref:
+        name, _, rest = text.partition(":")
+        if name in known and not rest:
+            return known[name]
+        argument, _, index = rest.partition(":")
+        return Ref(f"{prefix}/{name}", _output_number(graph, operators[name], argument, int(index or 0)))
+
+    written = []
+    for message in definition.node_def:
+        inner = read_node(message)
+        node = Node(f"{prefix}/{inner.name}", inner.op, [], [], Attributes(message.attr))
+        node.inputs = [resolve(text) for text in message.input if not text.startswith("^")]
+        # The caller's controls reach every node of the body, as the switch pivot of tf.cond reaches the nodes of a branch.
+        node.controls = [f"{prefix}/{name}" for name in inner.controls if name in operators] + list(controls)
+        graph.nodes[node.name] = node
+        written.append(node)
+    for node in written:
+        _inline(graph, node, depth + 1)
+    return [resolve(definition.ret[argument.name]) for argument in signature.output_arg]
+
+
+def _output_number(graph: Graph, op: str, argument: str, index: int) -> int:
+    if op in graph.functions:
+        names = [a.name for a in graph.functions[op].signature.output_arg]
+        return names.index(argument) if argument in names else index
+    names = list(_OUTPUT_ARGUMENTS.get(op, ()))
+    return names.index(argument) if argument in names else index
+

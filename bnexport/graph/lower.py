@@ -1,0 +1,320 @@
+"""From nodes to layers: what inference computes, as a program that is not folded yet.
+
+Multiplications and additions by constants of one value, or one value per channel, become `ScaleShift` layers in float64, whatever wrote them:
+tf.nn.batch_normalization, a bias, a fused batch norm, arithmetic by hand. Products with constant kernels become `Dense`, `Conv2D`, `DepthwiseConv2D` and `Conv2DTranspose`.
+All other operators stay what they are.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from bnexport.arrays import Deferred, transposed
+from bnexport.errors import AmbiguousNetwork, UnsupportedOps
+from bnexport.graph import ops
+from bnexport.graph.graphdef import Node, Ref, topological
+from bnexport.graph.live import Live
+from bnexport.graph.provenance import affine_part, check_statistics
+from bnexport.graph.shapes import Shapes, attributes, operand_dtype
+from bnexport.kernels import OPS
+from bnexport.program import Array, InMemory, Layer, Literal
+
+NDArray = np.ndarray[Any, Any]
+
+_LITERAL_SIZE = 64  # integers and truth values up to this many stand in the manifest, where people can read them
+_SUMS = {"Add": 1, "AddV2": 1, "BiasAdd": 1, "BiasAddV1": 1, "Sub": -1}
+_KERNEL_NAMES = frozenset({"kernel", "weights", "weight", "w", "filter", "filters", "depthwise_weights", "depthwise_kernel", "pointwise_weights", "pointwise_kernel"})
+_LINEAR_OPS = {"MatMul": "Dense", "Conv2D": "Conv2D", "DepthwiseConv2dNative": "DepthwiseConv2D", "Conv2DBackpropInput": "Conv2DTranspose"}
+_SPATIAL = ("strides", "padding", "dilations", "data_format", "explicit_paddings")
+
+
+@dataclass(slots=True)
+class Lowered:
+    """Layers in topological order, the program's tensor for each reference, and that tensor's shape."""
+
+    layers: list[Layer] = field(default_factory=list)
+    tensors: dict[Ref, str] = field(default_factory=dict)
+    shapes: dict[str, tuple[int | None, ...]] = field(default_factory=dict)
+
+
+def missing_operators(live: Live, order: Sequence[str], inputs: Sequence[Ref]) -> None:
+    """
+    Raises:
+        UnsupportedOps: lists every operator on the way that bnexport does not have, with its nodes.
+        AmbiguousNetwork: a condition on the way is not decided.
+    """
+    given = {ref.node for ref in inputs}
+    missing: dict[str, list[str]] = {}
+    for name in order:
+        node = live.graph.nodes[name]
+        if name in given or not live.is_dynamic(Ref(name)):
+            continue
+        if node.op in ops.MERGES:
+            raise AmbiguousNetwork(_undecided(live, node))
+        if node.op not in OPS:
+            missing.setdefault(node.op, []).append(name)
+    if not missing:
+        return
+    lines = []
+    for op, names in sorted(missing.items()):
+        shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+        lines.append(f"  {op}: {shown}{_advice(op)}")
+    raise UnsupportedOps(f"{live.graph.source}: the outputs depend on operators that bnexport does not have:\n" + "\n".join(lines))
+
+
+def _advice(op: str) -> str:
+    if ops.is_random(op):
+        return " (random numbers: set the node that adds them to zero with --set NODE=0, or name outputs before them with --output)"
+    if op in ops.LOOPS or op.startswith("TensorArray"):
+        return " (a loop, as tf.while_loop and dynamic_rnn make: rebuild the network with a static number of steps, or name outputs before it with --output)"
+    if ops.is_assignment(op):
+        return " (the value is written to a variable while it is computed: name the tensor before it with --output)"
+    if op in ("PyFunc", "EagerPyFunc", "PyFuncStateless"):
+        return " (Python code that is not part of the checkpoint: name the tensors after it with --input)"
+    if op.startswith(("String", "Lookup", "HashTable", "Decode", "Parse", "RegexReplace", "AsString")) or "Hash" in op:
+        return " (text or files: name the first numeric tensors after it with --input)"
+    return ""
+
+
+def _undecided(live: Live, merge: Node) -> str:
+    predicates = {p for ref in merge.inputs for p, _ in live.branches.sides.get(ref.node, ())}
+    flags = sorted({r.node for p in predicates for r in [live.resolve(p)]})
+    names = " or ".join(f"--set {name}=true|false" for name in flags) or "--output"
+    return (
+        f"{live.graph.source}: nothing in the graph tells which branch of the condition at {merge.name!r} is inference's; "
+        f"its predicate comes from {', '.join(flags) or 'a computed value'}; choose with {names}"
+    )
+
+
+def lower(live: Live, shapes: Shapes, inputs: dict[Ref, str], outputs: Sequence[Ref]) -> Lowered:
+    """The layers that compute `outputs` from `inputs` (references and the program's names of them).
+
+    Raises:
+        BadStatistics: moving statistics that are negative, NaN or infinite.
+    """
+    return _Lowering(live, shapes, inputs).run(outputs)
+
+
+class _Lowering:
+    def __init__(self, live: Live, shapes: Shapes, inputs: dict[Ref, str]):
+        self.live = live
+        self.shapes = shapes
+        self.out = Lowered(tensors=dict(inputs))
+        self.inputs = inputs
+        self.taken = set(inputs.values())
+
+    def run(self, outputs: Sequence[Ref]) -> Lowered:
+        order = topological(self.live.graph, [r.node for r in outputs], self._operands)
+        for name in order:
+            if any(r.node == name for r in self.inputs) or not self._is_computed(Ref(name)):
+                continue
+            self._lower(self.live.graph.nodes[name])
+        for ref, tensor in self.out.tensors.items():
+            self.out.shapes[tensor] = self.shapes.of(ref) if ref not in self.shapes.input_shapes else self.shapes.input_shapes[ref]
+        return self.out
+
+    def _operands(self, node: Node) -> list[Ref]:
+        """The operands that have to be computed at run time."""
+        if any(r.node == node.name for r in self.inputs):
+            return []
+        refs = self.live.inputs(node)
+        if node.op == "Reshape" and self._target_shape(node) is not None:
+            refs = refs[:1]
+        return [r for r in refs if r in self.inputs or self._is_computed(r)]
+
+    def _is_computed(self, ref: Ref) -> bool:
+        return self.live.is_dynamic(ref) and self.shapes.constant(ref) is None
+
+    def _target_shape(self, node: Node) -> list[int] | None:
+        """A Reshape's target with at most one -1, where two probes agree on the rest."""
+        sizes = self.shapes.of(Ref(node.name))
+        if sum(size is None for size in sizes) > 1:
+            return None
+        return [-1 if size is None else size for size in sizes]
+
+    # ---- layers
+
+    def _lower(self, node: Node) -> None:
+        refs = self.live.inputs(node)
+        if node.op in ("Reshape", "Squeeze", "ExpandDims") and (target := self._target_shape(node)) is not None:
+            if self.shapes.rank(Ref(node.name)) == self.shapes.rank(refs[0]) and self.shapes.of(Ref(node.name)) == self.shapes.of(refs[0]):
+                self.out.tensors[Ref(node.name)] = self.out.tensors[refs[0]]
+            else:
+                self._add(node, Layer(self._name(node.name), "Reshape", [self._tensor(refs[0]), Literal(target, "int32")]))
+            return
+        layer = self._linear(node, refs) or self._affine(node, refs) or self._operator(node, refs)
+        self._add(node, layer)
+
+    def _add(self, node: Node, layer: Layer) -> None:
+        self.out.layers.append(layer)
+        for ref in self.shapes.found:
+            if ref.node == node.name:
+                self.out.tensors[ref] = layer.name if ref.output == 0 else f"{layer.name}:{ref.output}"
+                layer.outputs = max(layer.outputs, ref.output + 1)
+
+    def _tensor(self, ref: Ref) -> str:
+        return self.out.tensors[ref]
+
+    def _name(self, wanted: str) -> str:
+        name, number = wanted, 0
+        while name in self.taken:
+            number += 1
+            name = f"{wanted}_{number}"
+        self.taken.add(name)
+        return name
+
+    def _linear(self, node: Node, refs: list[Ref]) -> Layer | None:
+        op = _LINEAR_OPS.get(node.op)
+        if op is None:
+            return None
+        data, kernel = (2, 1) if op == "Conv2DTranspose" else (0, 1)
+        if not self._is_computed(refs[data]) or self._is_computed(refs[kernel]):
+            return None
+        if op == "Dense" and (node.attrs.get("transpose_a") or self.shapes.rank(refs[0]) != 2):
+            return None
+        array = self._array(refs[kernel], node)
+        if op == "Dense" and node.attrs.get("transpose_b"):
+            array = transposed(array)
+        variables = self.live.variables_behind(refs[kernel])
+        attrs = {k: v for k, v in attributes(node).items() if k in _SPATIAL and v != []}
+        inputs: list[str | Literal] = [self._tensor(refs[data])]
+        if op == "Conv2DTranspose":
+            size = self._size_operand(Ref(node.name), refs[0])
+            inputs.append(size)
+        layer = Layer(self._name(self._layer_name(node, variables)), op, inputs, attrs, {"kernel": array})
+        layer.provenance = {"node": node.name, "kernel": variables[0] if len(variables) == 1 else variables, "dtype": self.shapes.dtype(Ref(node.name)).name}
+        return layer
+
+    def _size_operand(self, result: Ref, operand: Ref) -> str | Literal:
+        sizes = self.shapes.of(result)
+        if None not in sizes[1:]:
+            return Literal([-1 if s is None else s for s in sizes], "int32")
+        return self._tensor(operand)
+
+    def _layer_name(self, node: Node, variables: list[str]) -> str:
+        """A layer is called after its kernel's scope, or its kernel, or else its node."""
+        if len(variables) != 1:
+            return node.name
+        scope, slash, last = variables[0].rpartition("/")
+        return scope if slash and last.lower() in _KERNEL_NAMES else variables[0]
+
+    def _array(self, ref: Ref, consumer: Node) -> Array:
+        """A constant operand, read or computed when it is written."""
+        node = self.live.graph.nodes[ref.node]
+        if self.live.is_dynamic(ref):
+            value = self.shapes.constant(ref)
+            assert value is not None
+            return InMemory(value)
+        if node.op in ops.VARIABLES or node.op == "Const":
+            return self.live.array(ref)
+        value = self.live.value(ref)
+        if value.nbytes <= 1 << 20:
+            return InMemory(value)
+        return Deferred(value.shape, value.dtype, lambda: self.live.value(ref))
+
+    def _affine(self, node: Node, refs: list[Ref]) -> Layer | None:
+        """The layer for x * a + b with constants a and b, each one value or one per channel; None where the node is no such thing."""
+        result = Ref(node.name)
+        if result not in self.shapes.found or self.shapes.dtype(result).kind != "f":
+            return None
+        if node.op in ops.BATCH_NORMS and not ops.in_training_mode(node):
+            return self._batch_norm(node, refs[0], refs[1:5], node.attrs.get("epsilon", 1e-4), order="gbmv")
+        if node.op == "BatchNormWithGlobalNormalization":
+            return self._batch_norm(node, refs[0], refs[1:5], node.attrs["variance_epsilon"], order="mvbg", scaled=bool(node.attrs["scale_after_normalization"]))
+        if node.op == "Neg":
+            return self._scale_shift(node, refs[0], np.asarray(-1.0), np.asarray(0.0), "any", [])
+        if node.op not in _SUMS and node.op not in ("Mul", "RealDiv", "Div"):
+            return None
+        constant = [not self._is_computed(r) for r in refs]
+        if constant == [False, True]:
+            data, other = refs
+        elif constant == [True, False] and node.op not in ("RealDiv", "Div", "BiasAdd", "BiasAddV1"):
+            other, data = refs
+        else:
+            return None
+        if self.shapes.found[result][0].shape != self.shapes.found[data][0].shape or not self._is_small(other):
+            return None
+        value = self._constant(other)
+        channel = "first" if node.attrs.get("data_format") == "NCHW" and node.op == "BiasAdd" and self.shapes.rank(data) > 2 else self._channel(value, data)
+        if channel is None or not np.issubdtype(value.dtype, np.floating):
+            return None
+        flat = value.reshape(-1) if value.size > 1 or channel != "any" else value.reshape(())
+        one, zero = np.asarray(1.0), np.asarray(0.0)
+        parts = [affine_part(self.live, node, other, multiplies=node.op not in _SUMS)]
+        if node.op == "Mul":
+            return self._scale_shift(node, data, flat, zero, channel, parts)
+        if node.op in ("RealDiv", "Div"):
+            if not flat.all():
+                return None
+            return self._scale_shift(node, data, 1.0 / flat, zero, channel, parts)
+        if node.op == "Sub" and data == refs[1]:
+            return self._scale_shift(node, data, -one, flat, channel, parts)
+        return self._scale_shift(node, data, one, flat * _SUMS[node.op], channel, parts)
+
+    def _is_small(self, ref: Ref) -> bool:
+        """Whether a constant may be one value per channel: a kernel that is added somewhere need not be read to know that it is not."""
+        node = self.live.graph.nodes[ref.node]
+        return node.op not in ops.VARIABLES or max(self.live.variables.array(node).shape, default=1) == int(np.prod(self.live.variables.array(node).shape))
+
+    def _constant(self, ref: Ref) -> NDArray:
+        if self.live.is_dynamic(ref):
+            value = self.shapes.constant(ref)
+            assert value is not None
+            return value.astype(np.float64) if value.dtype.kind == "f" else value
+        return self.live.value(ref)
+
+    def _channel(self, value: NDArray, data: Ref) -> str | None:
+        """Which axis of the data a constant varies along: `any` (one value), `last`, `first` (the second of four: NCHW), or None for any other."""
+        if value.size == 1:
+            return "any"
+        shape = self.shapes.found[data][0].shape
+        fixed = self.shapes.of(data)
+        padded = (1,) * (len(shape) - value.ndim) + value.shape
+        if len(padded) == len(shape) and padded[-1] == fixed[-1] == value.size:
+            return "last"
+        if len(padded) == len(shape) == 4 and padded[1] == fixed[1] == value.size:
+            return "first"
+        return None
+
+    def _batch_norm(self, node: Node, data: Ref, constants: Sequence[Ref], epsilon: float, order: str, scaled: bool = True) -> Layer | None:
+        """gamma * (x - mean) / sqrt(variance + epsilon) + beta (Ioffe and Szegedy 2015, algorithm 1, with moving statistics)."""
+        if any(self._is_computed(r) for r in constants):
+            return None
+        by_role = dict(zip(order, constants, strict=True))
+        gamma, beta, mean, variance = (self._constant(by_role[role]).reshape(-1) for role in "gbmv")
+        names = {role: self.live.variables_behind(by_role[key]) for role, key in (("gamma", "g"), ("beta", "b"), ("mean", "m"), ("variance", "v"))}
+        part = {"node": node.name, "op": node.op, "epsilon": float(epsilon), "epsilon_from": "the graph", **{r: n[0] for r, n in names.items() if n}}
+        check_statistics(self.live, part)
+        scale = (gamma if scaled else 1.0) / np.sqrt(variance + float(epsilon))
+        nchw = node.attrs.get("data_format") == "NCHW"
+        return self._scale_shift(node, data, scale, beta - mean * scale, "first" if nchw else "last", [part])
+
+    def _scale_shift(self, node: Node, data: Ref, scale: NDArray, shift: NDArray, channel: str, parts: list[dict[str, Any]]) -> Layer:
+        name = self._name(node.name)
+        attrs = {"axis": {"any": None, "last": -1, "first": 1}[channel]}
+        arrays: dict[str, Array] = {"scale": InMemory(np.asarray(scale, np.float64)), "shift": InMemory(np.asarray(shift, np.float64))}
+        dtype = self.shapes.dtype(Ref(node.name)).name
+        return Layer(name, "ScaleShift", [self._tensor(data)], attrs, arrays, provenance={"node": node.name, "parts": [p for p in parts if p], "dtype": dtype})
+
+    def _operator(self, node: Node, refs: list[Ref]) -> Layer:
+        """A TensorFlow operator as it is, its constant operands written with it."""
+        name = self._name(node.name)
+        layer = Layer(name, node.op, [], attributes(node), {}, provenance={"node": node.name})
+        for i, ref in enumerate(refs):
+            if self._is_computed(ref):
+                layer.inputs.append(self._tensor(ref))
+                continue
+            array = self._array(ref, node)
+            size = int(np.prod(array.shape, dtype=np.int64))
+            if size <= _LITERAL_SIZE and (array.dtype.kind in "iub" or size == 1):
+                value = self._constant(ref)
+                layer.inputs.append(Literal(value.tolist(), operand_dtype(node, value.dtype).name))
+            else:
+                role = f"operand_{i}"
+                layer.arrays[role] = array
+                layer.inputs.append(f"@{role}")
+                layer.provenance.setdefault("operands", {})[role] = self.live.variables_behind(ref)
+        layer.provenance["dtype"] = operand_dtype(node, np.dtype("float64")).name
+        return layer

@@ -1,0 +1,50 @@
+"""What TensorFlow's operators are to a converter: which pass a value on, which are random, which write variables, where data comes in."""
+
+from bnexport.graph.graphdef import Node
+
+PASS_THROUGH = frozenset(
+    {"Identity", "RefIdentity", "StopGradient", "PreventGradient", "CheckNumerics", "CheckNumericsV2", "Snapshot", "EnsureShape", "PlaceholderWithDefault",
+     "DebugIdentity", "DebugIdentityV2", "ReadVariableOp", "DeepCopy", "GuaranteeConst"}
+)  # fmt: skip
+SWITCHES = frozenset({"Switch", "RefSwitch"})
+MERGES = frozenset({"Merge", "RefMerge"})
+SELECTS = frozenset({"Select", "SelectV2"})
+LOOPS = frozenset({"Enter", "RefEnter", "Exit", "RefExit", "NextIteration", "RefNextIteration", "LoopCond", "While", "StatelessWhile"})
+PLACEHOLDERS = frozenset({"Placeholder", "PlaceholderV2"})
+VARIABLES = frozenset({"Variable", "VariableV2", "VarHandleOp", "TemporaryVariable", "AutoReloadVariable"})
+BATCH_NORMS = frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"})
+REDUCTIONS = frozenset({"Mean", "Sum", "Max", "Min", "Prod", "All", "Any", "EuclideanNorm"})
+
+_DATA_SOURCES = frozenset(
+    {"QueueDequeue", "QueueDequeueV2", "QueueDequeueMany", "QueueDequeueManyV2", "QueueDequeueUpTo", "QueueDequeueUpToV2", "IteratorGetNext",
+     "IteratorGetNextSync", "IteratorGetNextAsOptional", "ReaderRead", "ReaderReadV2", "ReaderReadUpTo", "ReaderReadUpToV2", "Unstage", "StagePeek",
+     "ParseExample", "ParseExampleV2", "ParseSingleExample", "ParseSequenceExample", "DecodeRaw", "DecodeJpeg", "DecodePng", "DecodeImage", "DecodeCSV", "RecvTPUEmbeddingActivations"}
+)  # fmt: skip
+_RANDOM_PREFIXES = ("Random", "StatelessRandom", "StatelessTruncatedNormal", "StatelessMultinomial", "StatefulUniform", "StatefulStandardNormal",
+                    "StatefulTruncatedNormal", "StatefulRandomBinomial", "TruncatedNormal", "ParameterizedTruncatedNormal", "Multinomial", "StatelessParameterized")  # fmt: skip
+_ASSIGN_PREFIXES = ("Assign", "ScatterUpdate", "ScatterAdd", "ScatterSub", "ResourceScatter", "Apply", "ResourceApply", "SparseApply", "ResourceSparseApply")
+
+
+def is_random(op: str) -> bool:
+    """Whether an operator draws random numbers (a shuffle of a queue does not count: it is a source of data)."""
+    return op.startswith(_RANDOM_PREFIXES) and not op.startswith(("RandomShuffleQueue", "RandomDataset"))
+
+
+def is_assignment(op: str) -> bool:
+    """Whether an operator writes a variable."""
+    return op.startswith(_ASSIGN_PREFIXES)
+
+
+def is_source(node: Node) -> bool:
+    """Whether data enters the graph here."""
+    return node.op in PLACEHOLDERS or node.op in _DATA_SOURCES
+
+
+def is_summary(op: str) -> bool:
+    """Whether an operator only reports: summaries, prints, assertions, histograms."""
+    return "Summary" in op or op in {"Print", "PrintV2", "Assert", "HistogramFixedWidth", "Timestamp", "PyFunc", "EagerPyFunc", "PyFuncStateless"} or op.startswith("Debug")
+
+
+def in_training_mode(node: Node) -> bool:
+    """Whether a fused batch norm normalises with the statistics of its batch."""
+    return node.op in BATCH_NORMS and bool(node.attrs.get("is_training", True))

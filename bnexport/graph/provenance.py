@@ -1,0 +1,98 @@
+"""Which variables a folded number came from, and in which role: read off the expression that the graph computes it by.
+
+The variance is what stands under a square root, epsilon the number added to it there, gamma what the root's inverse is multiplied by, the mean what is
+subtracted before, beta what is added after. No name is looked at.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from bnexport.errors import BadStatistics
+from bnexport.graph import ops
+from bnexport.graph.graphdef import Node, Ref, topological
+from bnexport.graph.live import Live
+
+_ROOTS = frozenset({"Rsqrt", "Sqrt", "Pow"})
+
+
+def affine_part(live: Live, node: Node, constant: Ref, *, multiplies: bool) -> dict[str, Any]:
+    """What is known of a constant that a tensor is multiplied by, or that is added to it: roles and the names of their variables.
+
+    Raises:
+        BadStatistics: a variance that is negative, or a statistic that is not finite.
+    """
+    part: dict[str, Any] = {"node": node.name, "op": node.op}
+    reader = _Reader(live, part)
+    resolved = live.resolve(constant)
+    reader.read(resolved, scale=multiplies)
+    if "variance" in part:
+        part["epsilon_from"] = "the graph"
+        part.setdefault("epsilon", 0.0)
+        check_statistics(live, part)
+    return part if len(part) > 2 else {}
+
+
+class _Reader:
+    def __init__(self, live: Live, part: dict[str, Any]):
+        self.live = live
+        self.part = part
+
+    def read(self, ref: Ref, *, scale: bool, normalised: bool = False) -> None:
+        """Goes down an expression; `normalised` says that the value is multiplied by an inverse root."""
+        node = self.live.graph.nodes[ref.node]
+        if node.op in ops.VARIABLES:
+            role = ("gamma" if scale else "mean") if normalised else ("scale" if scale else "shift")
+            if node.name not in self.part.values():
+                self.part.setdefault(role, node.name)
+            return
+        operands = self.live.inputs(node)
+        if node.op in _ROOTS and operands:
+            self._read_root(operands[0])
+        elif node.op in ("Mul", "RealDiv", "Div") and len(operands) == 2:
+            roots = [self._has_root(r) for r in operands]
+            for mine, operand in enumerate(operands):
+                self.read(operand, scale=scale, normalised=normalised or roots[1 - mine])
+        else:
+            for operand in operands:
+                self.read(operand, scale=scale, normalised=normalised)
+
+    def _has_root(self, ref: Ref) -> bool:
+        return any(self.live.graph.nodes[n].op in _ROOTS for n in topological(self.live.graph, [ref.node], self.live.inputs))
+
+    def _read_root(self, ref: Ref) -> None:
+        """variance + epsilon, in either order; the variance may have been clipped or reshaped."""
+        node = self.live.graph.nodes[ref.node]
+        variables = self.live.variables_behind(ref)
+        if variables:
+            self.part.setdefault("variance", variables[0])
+        if node.op in ("Add", "AddV2"):
+            for operand in self.live.inputs(node):
+                if not self.live.variables_behind(operand):
+                    value = self.live.value(operand)
+                    if value.size == 1:
+                        self.part.setdefault("epsilon", _shortest(value.item()))
+
+
+def _shortest(value: float) -> float:
+    """A float32's value as people write it: 0.001, not 0.0010000000474974513."""
+    single = np.float32(value)
+    return float(str(single)) if float(single) == value else value
+
+
+def check_statistics(live: Live, part: dict[str, Any]) -> None:
+    """
+    Raises:
+        BadStatistics: the moving variance is negative, or one of the statistics is NaN or infinite.
+    """
+    for role in ("variance", "mean"):
+        name = part.get(role)
+        if name is None:
+            continue
+        values = live.variables.value(live.graph.nodes[name]).astype(np.float64)
+        key = live.variables.saved(live.graph.nodes[name]).key
+        where = f"{live.variables.checkpoint.prefix}: the moving {role} {key!r} of the batch norm at {part['node']!r}"
+        if not np.isfinite(values).all():
+            raise BadStatistics(f"{where} holds values that are NaN or infinite: the checkpoint was saved from a training that had diverged")
+        if role == "variance" and values.size and values.min() < 0:
+            raise BadStatistics(f"{where} is negative ({values.min():g} at index {int(values.argmin())}): no batch norm has such a variance; the checkpoint is damaged or was edited")

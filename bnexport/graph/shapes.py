@@ -1,0 +1,229 @@
+"""Shapes followed through a network without computing it.
+
+Shape rules work on concrete sizes. To learn which dimensions depend on the batch, a network is followed twice, with two batch sizes: what comes out
+equal is fixed, what differs is not. The same holds for values: a target shape that comes out equal both times is a constant.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from bnexport.errors import BnexportError, GraphError, UnsupportedOps, UsageError
+from bnexport.graph import ops
+from bnexport.graph.graphdef import Node, Ref
+from bnexport.graph.live import Live
+from bnexport.kernels import OPS
+from bnexport.kernels.table import Abstract, infer
+
+PROBES = (11, 13)  # two batch sizes that no real dimension is likely to be, so that a confusion shows as an error
+_OPEN_SIZES = (96, 128)  # for an image's height or width that the graph leaves open
+_KEPT_BYTES = 1 << 16  # constants whose values shape rules may want are small
+
+_WIDENED = {"float16": "float32", "bfloat16": "float32"}
+
+
+def computed_dtype(name: str) -> str:
+    """The dtype in which a network of this dtype is evaluated: half precision is widened to float32, which holds all its numbers exactly."""
+    return _WIDENED.get(name, name)
+
+
+@dataclass(slots=True)
+class Shapes:
+    """What two probes found: for each reference its two `Abstract`s. `batch` is the size that the graph was built for, where it cannot be generalised."""
+
+    found: dict[Ref, tuple[Abstract, Abstract]] = field(default_factory=dict)
+    input_shapes: dict[Ref, tuple[int | None, ...]] = field(default_factory=dict)
+    batch: int | None = None
+
+    def of(self, ref: Ref) -> tuple[int | None, ...]:
+        """A shape with None for sizes that vary."""
+        first, second = self.found[ref]
+        return tuple(a if a == b else None for a, b in zip(first.shape, second.shape, strict=True))
+
+    def rank(self, ref: Ref) -> int:
+        """The number of dimensions."""
+        return len(self.found[ref][0].shape)
+
+    def dtype(self, ref: Ref) -> "np.dtype[Any]":
+        """The dtype in which it is computed."""
+        return self.found[ref][0].dtype
+
+    def constant(self, ref: Ref) -> "np.ndarray[Any, Any] | None":
+        """The value, where it depends on fixed sizes only."""
+        first, second = self.found[ref]
+        if first.value is None or second.value is None or first.shape != second.shape or not np.array_equal(first.value, second.value):
+            return None
+        return first.value
+
+
+def follow(live: Live, inputs: Mapping[str, Ref], order: Sequence[str], given: Mapping[str, Sequence[int | None]]) -> Shapes:
+    """Follows shapes from the inputs through the nodes of `order`.
+
+    Args:
+        given: shapes that the user gave to inputs by name, in place of the graph's.
+
+    Raises:
+        GraphError: shapes that do not fit, or a size that has to be known and is not.
+    """
+    declared = {ref: tuple(given[name]) if name in given else declared_shape(live, ref) for name, ref in inputs.items()}
+    unknown = [name for name in given if name not in inputs]
+    if unknown:
+        raise UsageError(f"{live.graph.source}: a shape was given for {unknown[0]!r}, which is no input; the inputs are {', '.join(inputs)}")
+    baked = {shape[0] for ref, shape in declared.items() if shape and shape[0] is not None}
+    batch = baked.pop() if len(baked) == 1 else None
+    try:
+        return _probe_twice(live, declared, order, PROBES, batch)
+    except GraphError:
+        if batch is None:
+            raise
+        shapes = _probe_twice(live, declared, order, (batch, batch), None)
+        shapes.batch = batch
+        return shapes
+
+
+def _probe_twice(live: Live, declared: Mapping[Ref, tuple[int | None, ...]], order: Sequence[str], sizes: tuple[int, int], baked: int | None) -> Shapes:
+    probes = [_probe(live, declared, order, size, open_, baked) for size, open_ in zip(sizes, _OPEN_SIZES, strict=True)]
+    shapes = Shapes({ref: (probes[0][ref], probes[1][ref]) for ref in probes[0] if ref in probes[1]})
+    for ref, shape in declared.items():
+        free = shape and (shape[0] is None or (baked is not None and shape[0] == baked))
+        shapes.input_shapes[ref] = (None, *shape[1:]) if free else shape
+    return shapes
+
+
+def _probe(live: Live, declared: Mapping[Ref, tuple[int | None, ...]], order: Sequence[str], batch: int, open_: int, baked: int | None) -> dict[Ref, Abstract]:
+    found: dict[Ref, Abstract] = {}
+    for ref, shape in declared.items():
+        first = (batch,) if shape and (shape[0] is None or shape[0] == baked) else shape[:1]
+        concrete = (*first, *(open_ if size is None else size for size in shape[1:]))
+        found[ref] = Abstract(tuple(int(s) for s in concrete if s is not None), np.dtype(input_dtype(live, ref)))
+    for name in order:
+        node = live.graph.nodes[name]
+        if Ref(name) in found or any(r.node == name for r in declared):
+            continue
+        operands = [found[r] if r in found else constant_abstract(live, r, node) for r in live.inputs(node)]
+        try:
+            operator = OPS[node.op]
+            if node.op == "Reshape" and baked is not None and operands[0].value is None:
+                operands[1] = _reshape_target(operands, batch, baked)
+            results = infer(operator, attributes(node), operands)
+        except BnexportError as cause:
+            raise GraphError(f"{live.graph.source}: at the node {name!r} ({node.op}): {cause}") from cause
+        for i, result in enumerate(results):
+            found[Ref(name, i)] = result
+    return found
+
+
+def _reshape_target(operands: Sequence[Abstract], batch: int, baked: int) -> Abstract:
+    """A target shape that was built for the batch size `baked`, for a batch of another size.
+
+    A reshape is row-major, so that a first dimension that is a multiple of the batch may be scaled with it. Where that is no reshape, the rule for Reshape
+    says so, and the network keeps its batch size.
+    """
+    data, target = operands
+    if target.value is None or not target.value.size or not data.shape or data.shape[0] % batch:
+        return target
+    first = int(target.value.reshape(-1)[0])
+    size = int(np.prod(data.shape, dtype=np.int64))
+    rest = [int(d) for d in target.value.reshape(-1)[1:]]
+    known = int(np.prod([d for d in rest if d > 0], dtype=np.int64))
+    if first <= 0 or first % baked or (-1 not in rest and size == first * known):
+        return target
+    scaled = np.array([first // baked * batch, *rest], target.value.dtype)
+    return Abstract(target.shape, target.dtype, scaled)
+
+
+def attributes(node: Node) -> dict[str, Any]:
+    """A node's attributes for its kernel, half precision widened; what only TensorFlow's runtime reads is left out."""
+    out: dict[str, Any] = {}
+    for key in node.attrs:
+        if not key.startswith("_"):
+            value = node.attrs[key]
+            out[key] = computed_dtype(value) if isinstance(value, str) else value
+    return out
+
+
+def operand_dtype(node: Node, value_dtype: "np.dtype[Any]") -> "np.dtype[Any]":
+    """The dtype of a constant operand: floating point in the dtype in which its consumer computes."""
+    if value_dtype.kind != "f":
+        return value_dtype
+    declared = computed_dtype(str(node.attrs.get("T", node.attrs.get("Tparams", "float32"))))
+    return np.dtype(declared) if declared in ("float32", "float64") else np.dtype("float32")
+
+
+def constant_abstract(live: Live, ref: Ref, consumer: Node) -> Abstract:
+    """What shape rules need of a constant: its value only where it is small."""
+    node = live.graph.nodes[ref.node]
+    if node.op in ops.VARIABLES:
+        array = live.variables.array(node)
+        size = int(np.prod(array.shape, dtype=np.int64)) * 8
+        if size > _KEPT_BYTES:
+            kind = array.dtype if array.dtype.kind in "iub" else np.dtype("float64")
+            return Abstract(array.shape, operand_dtype(consumer, kind))
+    value = live.value(ref)
+    dtype = operand_dtype(consumer, value.dtype)
+    return Abstract(value.shape, dtype, value.astype(dtype, copy=False) if value.nbytes <= _KEPT_BYTES else None)
+
+
+def input_dtype(live: Live, ref: Ref) -> str:
+    """The dtype in which an input is taken, as NumPy's name.
+
+    Raises:
+        UnsupportedOps: the input is text or no tensor.
+    """
+    node = live.graph.nodes[ref.node]
+    listed = node.attrs.get("component_types") or node.attrs.get("output_types") or node.attrs.get("Tdense")
+    name = str(listed[ref.output]) if listed and ref.output < len(listed) else str(node.attrs.get("dtype", node.attrs.get("out_type", node.attrs.get("DstT", node.attrs.get("T", "float32")))))
+    if name in ("object", "resource", "variant"):
+        raise UnsupportedOps(
+            f"{live.graph.source}: the input {str(ref)!r} takes {'text' if name == 'object' else name}, which bnexport does not evaluate; "
+            f"name the first numeric tensor after it with --input (for example {_first_numeric(live, ref)})"
+        )
+    return computed_dtype(name)
+
+
+def _first_numeric(live: Live, ref: Ref) -> str:
+    users = live.consumers()
+    queue, seen = [ref], set()
+    while queue:
+        current = queue.pop(0)
+        if current in seen:
+            continue
+        seen.add(current)
+        for user in users.get(current, ()):
+            if user.op in ("Cast", "ConcatV2", "Concat", "Reshape", "MatMul"):
+                return user.name
+            queue.extend(r for r in users if r.node == user.name)
+    return "none was found"
+
+
+def declared_shape(live: Live, ref: Ref) -> tuple[int | None, ...]:
+    """The shape of an input as the graph declares it, or as the first node that takes it needs.
+
+    A placeholder of shape `[]` in graphs of before 1.2 means an unknown rank; `_output_shapes` tells.
+
+    Raises:
+        GraphError: nothing tells.
+    """
+    node = live.graph.nodes[ref.node]
+    shapes = node.attrs.get("_output_shapes") or node.attrs.get("output_shapes") or node.attrs.get("dense_shapes")
+    if shapes and ref.output < len(shapes) and shapes[ref.output] is not None:
+        return tuple(shapes[ref.output])
+    shape = node.attrs.get("shape") if node.op in ops.PLACEHOLDERS or node.op == "PlaceholderWithDefault" else None
+    if shape:
+        return tuple(shape)
+    for user in live.consumers().get(ref, ()):
+        operands = live.inputs(user)
+        if user.op == "MatMul" and operands[0] == ref and not live.is_dynamic(operands[1]):
+            kernel = live.array(operands[1]).shape
+            return (None, kernel[1] if user.attrs.get("transpose_b") else kernel[0])
+        if user.op == "Conv2D" and operands[0] == ref and not live.is_dynamic(operands[1]):
+            return (None, None, None, live.array(operands[1]).shape[2])
+        if user.op == "Reshape" and operands[0] == ref and not live.is_dynamic(operands[1]):
+            target = [int(d) for d in live.value(operands[1]).reshape(-1)]
+            if target.count(-1) <= 1 and target and target[0] == -1:
+                return (None, int(np.prod(target[1:])))
+    if shape is not None and node.attrs.get("_output_shapes") is None and not shape:
+        return ()
+    raise GraphError(f"{live.graph.source}: the graph does not say what shape the input {str(ref)!r} has; give it with --shape {ref}=?,SIZE,…")

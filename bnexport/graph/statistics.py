@@ -1,0 +1,127 @@
+"""Moving statistics put in place of the batch's, in graphs that were saved from training.
+
+A graph built with is_training=True has no inference branch: batch norm normalises with the mean and variance of the batch, and the moving statistics are
+only written. They are found through what writes them: an assignment
+
+    V ← V - (V - batch) * (1 - decay)      AssignMovingAvg, ExponentialMovingAverage, Keras, slim
+    V ← V * decay + batch * (1 - decay)    hand-written
+
+is linear in the batch statistic, so walking back from the written value through additions and through multiplications by constants, past V itself, ends at
+the statistic that V is the average of. Wherever inference takes that statistic, it now takes V.
+"""
+
+from dataclasses import dataclass
+
+from bnexport.graph import ops
+from bnexport.graph.graphdef import Node, Ref, topological
+from bnexport.graph.live import Live
+
+_LINEAR = frozenset({"Add", "AddV2", "Sub", "Mul", "AddN", "RealDiv", "Neg", "Cast"})
+_UPDATES = frozenset({"Assign", "AssignAdd", "AssignSub", "AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp"})
+_NEARBY = 48  # nodes walked through between a reduction over the batch and the assignment of its average
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """A batch statistic and the variable that holds its moving average."""
+
+    statistic: Ref
+    variable: str
+
+
+def use_moving_statistics(live: Live) -> list[Replacement]:
+    """Puts moving averages in place of all batch statistics that are averaged; gives what was replaced (which need not be on the inference path)."""
+    found: dict[Ref, str] = {}
+    for node in list(live.graph.nodes.values()):
+        if node.op not in _UPDATES or len(node.inputs) < 2:
+            continue
+        variable = _variable_of(live, node.inputs[0])
+        if variable is None:
+            continue
+        for statistic in _averaged(live, node.inputs[1], variable):
+            found.setdefault(statistic, variable)
+    replacements = []
+    trained: dict[str, dict[int, str]] = {}
+    for statistic, variable in found.items():
+        node = live.graph.nodes[statistic.node]
+        if ops.in_training_mode(node):
+            trained.setdefault(node.name, {})[statistic.output] = variable
+        else:
+            live.replace(statistic, Ref(variable))
+            replacements.append(Replacement(statistic, variable))
+    for name, outputs in trained.items():
+        if 1 in outputs and 2 in outputs:
+            node = live.graph.nodes[name]
+            stored = [*node.inputs[:3], Ref(outputs[1]), Ref(outputs[2])]
+            inference = live.add(Node(f"{name}/inference", node.op, stored, [], {**node.attrs, "is_training": False}))
+            live.replace(Ref(name), inference)
+            replacements.extend(Replacement(Ref(name, i), outputs[i]) for i in (1, 2))
+    return replacements
+
+
+def _variable_of(live: Live, ref: Ref) -> str | None:
+    node = live.graph.nodes[live.resolve(ref).node]
+    return node.name if node.op in ops.VARIABLES and live.variables.holds(node) else None
+
+
+def _averaged(live: Live, written: Ref, variable: str) -> list[Ref]:
+    """The batch statistics that a written value is linear in."""
+    found = []
+    stack = [live.resolve(written)]
+    seen: set[Ref] = set()
+    while stack and len(seen) < _NEARBY:
+        ref = stack.pop()
+        if ref in seen or not live.is_dynamic(ref):
+            continue
+        seen.add(ref)
+        node = live.graph.nodes[ref.node]
+        operands = live.inputs(node)
+        if node.op in _LINEAR and (len(operands) == 1 or any(_is_weight(live, r, variable) for r in operands)):
+            stack.extend(operands)
+        elif _reduces_batch(live, ref):
+            found.append(ref)
+    return found
+
+
+def _is_weight(live: Live, ref: Ref, variable: str) -> bool:
+    """Whether an operand belongs to the arithmetic of the average: a constant such as the decay, or something made with the variable."""
+    if not live.is_dynamic(ref):
+        return True
+    node = live.graph.nodes[ref.node]
+    return node.op in _LINEAR and any(r.node == variable or _is_weight_made_with(live, r, variable) for r in live.inputs(node))
+
+
+def _is_weight_made_with(live: Live, ref: Ref, variable: str) -> bool:
+    node = live.graph.nodes[ref.node]
+    return node.op in _LINEAR and any(r.node == variable for r in live.inputs(node))
+
+
+def _reduces_batch(live: Live, ref: Ref) -> bool:
+    """Whether a value is a statistic over the batch: a fused batch norm's in training mode, or made of a mean over the first axis, nearby."""
+    stack = [ref]
+    seen: set[str] = set()
+    while stack and len(seen) < _NEARBY:
+        name = stack.pop(0).node
+        if name in seen:
+            continue
+        seen.add(name)
+        node = live.graph.nodes[name]
+        if ops.in_training_mode(node):
+            return ref.output in (1, 2) and node.name == ref.node
+        if node.op in ("Mean", "Sum") and len(node.inputs) == 2:
+            return 0 in _axes(live, node)
+        if node.op in _LINEAR or node.op in ("Squeeze", "Reshape", "Square", "SquaredDifference", "Sqrt"):
+            stack.extend(live.inputs(node))
+    return False
+
+
+def _axes(live: Live, node: Node) -> list[int]:
+    axes = live.inputs(node)[1]
+    return [] if live.is_dynamic(axes) else [int(a) for a in live.value(axes).reshape(-1)]
+
+
+def batch_statistics(live: Live, roots: list[str]) -> list[str]:
+    """The nodes among the ancestors of `roots` that take statistics over the batch, so that scores depend on what is in it."""
+    names = topological(live.graph, roots, live.inputs)
+    nodes = (live.graph.nodes[name] for name in names)
+    return [n.name for n in nodes if ops.in_training_mode(n) or (n.op in ("Mean", "Sum") and live.is_dynamic(Ref(n.name)) and len(n.inputs) == 2 and 0 in _axes(live, n))]

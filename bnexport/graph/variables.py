@@ -1,0 +1,158 @@
+"""Which checkpoint key holds each variable of a graph, by the tensor names that the graph's own saver restores from."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bnexport.checkpoint import Checkpoint
+from bnexport.errors import ContradictoryGraph, GraphError, TensorNotFound
+from bnexport.graph import ops
+from bnexport.graph.graphdef import Graph, Node, Ref
+from bnexport.program import Array, InMemory
+
+Slice = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """Where a variable lies: a key, and the part of it (start and length per dimension) where the variable is one of several partitions."""
+
+    key: str
+    part: Slice | None = None
+
+
+class Variables:
+    """The variables of a graph and their values in a checkpoint."""
+
+    def __init__(self, graph: Graph, checkpoint: Checkpoint, averaged: dict[str, str] | None = None):
+        """
+        Args:
+            averaged: keys to read in place of others (Polyak averages in place of raw weights).
+        """
+        self.graph = graph
+        self.checkpoint = checkpoint
+        self._averaged = averaged or {}
+        self._saved = _restored_variables(graph, checkpoint)
+
+    def saved(self, node: Node) -> Saved:
+        """
+        Raises:
+            TensorNotFound: the checkpoint does not hold the variable.
+        """
+        found = self._saved.get(node.name)
+        if found is None:
+            shared = node.attrs.get("shared_name") or node.name
+            found = next((Saved(name) for name in (node.name, shared) if name in self.checkpoint), None)
+        if found is None:
+            raise TensorNotFound(
+                f"{self.checkpoint.prefix}: the graph needs the variable {node.name!r}, which this checkpoint does not hold; "
+                "it was saved by a saver of other variables, or belongs to another model"
+            )
+        return Saved(self._averaged.get(found.key, found.key), found.part)
+
+    def holds(self, node: Node) -> bool:
+        """Whether the checkpoint has a value for the variable."""
+        return node.name in self._saved or node.name in self.checkpoint or (node.attrs.get("shared_name") or "") in self.checkpoint
+
+    def array(self, node: Node) -> Array:
+        """A variable's value, read when its pieces are asked for.
+
+        Raises:
+            ContradictoryGraph: graph and checkpoint give the variable different shapes.
+        """
+        saved = self.saved(node)
+        info = self.checkpoint.info(saved.key)
+        shape = tuple(length for _, length in saved.part) if saved.part else info.shape
+        declared = node.attrs.get("shape")
+        if declared is not None and (len(declared) != len(shape) or any(d not in (None, s) for d, s in zip(declared, shape, strict=True))):
+            # An empty shape attribute also stands for "not known": TensorFlow writes it so for validate_shape=False.
+            if declared or _shape_is_known(node):
+                raise ContradictoryGraph(
+                    f"{self.graph.source} gives the variable {node.name!r} the shape {declared}, but {self.checkpoint.prefix} holds {list(shape)} "
+                    f"under {saved.key!r}: the two files do not belong together"
+                )
+        if saved.part is None:
+            return self.checkpoint.stored(saved.key)
+        whole = self.checkpoint.read(saved.key)
+        return InMemory(whole[tuple(slice(start, start + length) for start, length in saved.part)])
+
+    def value(self, node: Node) -> "np.ndarray[Any, Any]":
+        """A variable's value, whole."""
+        saved = self.saved(node)
+        self.array(node)  # for its check of the shape
+        whole = self.checkpoint.read(saved.key)
+        return whole if saved.part is None else whole[tuple(slice(start, start + length) for start, length in saved.part)]
+
+
+def _shape_is_known(node: Node) -> bool:
+    shapes = node.attrs.get("_output_shapes")
+    return node.op != "VarHandleOp" and bool(shapes) and shapes[0] is not None
+
+
+def _restored_variables(graph: Graph, checkpoint: Checkpoint) -> dict[str, Saved]:
+    """For each variable node: the key that a saver of the graph restores it from. Savers whose keys the checkpoint holds win."""
+    found: dict[str, Saved] = {}
+    for node in graph.nodes.values():
+        if node.op not in ("Assign", "AssignVariableOp") or len(node.inputs) < 2:
+            continue
+        saved = _restore_behind(graph, node.inputs[1])
+        if saved is None:
+            continue
+        variable = _variable_behind(graph, node.inputs[0])
+        if variable is not None and (variable not in found or (saved.key in checkpoint and found[variable].key not in checkpoint)):
+            found[variable] = saved
+    return {name: saved for name, saved in found.items() if saved.key in checkpoint}
+
+
+def _variable_behind(graph: Graph, ref: Ref) -> str | None:
+    while True:
+        node = graph.node(ref.node)
+        if node.op in ops.VARIABLES:
+            return node.name
+        if not node.inputs or (node.op not in ops.PASS_THROUGH and node.op not in ops.SWITCHES and node.op != "IdentityN"):
+            return None
+        ref = node.inputs[ref.output if node.op == "IdentityN" else 0]
+
+
+def _restore_behind(graph: Graph, ref: Ref) -> Saved | None:
+    for _ in range(8):  # identities, a cast or a reshape may stand between a restore and its variable
+        node = graph.node(ref.node)
+        if node.op in ("RestoreV2", "Restore", "RestoreSlice"):
+            names = _strings(graph, node.inputs[1])
+            if names is None or ref.output >= len(names):
+                return None
+            specs = _strings(graph, node.inputs[2]) if len(node.inputs) > 2 else None
+            return Saved(names[ref.output], _parse_slice(specs[ref.output]) if specs and ref.output < len(specs) else None)
+        if not node.inputs or node.op not in (*ops.PASS_THROUGH, "Reshape", "Cast", "IdentityN"):
+            return None
+        ref = node.inputs[ref.output if node.op == "IdentityN" else 0]
+    return None
+
+
+def _strings(graph: Graph, ref: Ref) -> list[str] | None:
+    node = graph.node(ref.node)
+    if node.op == "Const":
+        return [s.decode("utf-8", "backslashreplace") for s in node.attrs["value"].reshape(-1)]
+    return _strings(graph, node.inputs[0]) if node.op in ops.PASS_THROUGH and node.inputs else None
+
+
+def _parse_slice(text: str) -> Slice | None:
+    """`"64 16 0,22:0,16"`: the full shape, then start and length per dimension, where `-` means all (saved_tensor_slice_util.cc).
+
+    Raises:
+        GraphError: the text is of another form.
+    """
+    *shape, extents = text.split(" ") if text else [""]
+    if not extents:
+        return None
+    parts = []
+    for size, extent in zip(shape, extents.split(":"), strict=False):
+        start, comma, length = extent.partition(",")
+        if extent == "-":
+            parts.append((0, int(size)))
+        elif comma:
+            parts.append((int(start), int(length)))
+        else:
+            raise GraphError(f"the saver's slice {text!r} cannot be read")
+    return tuple(parts)

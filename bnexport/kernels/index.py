@@ -1,0 +1,167 @@
+"""Slices, gathers, and padding."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from bnexport.errors import GraphError, InputError
+from bnexport.kernels.rules import axis_of, integers, known, view_op
+from bnexport.kernels.table import Abstract, Attrs, NDArray, op, shapes_differ
+
+
+@view_op("Slice")
+def slice_(attrs: Attrs, x: NDArray, begin: NDArray, size: NDArray) -> NDArray:
+    """`size` elements from `begin` on along each dimension; a size of -1 takes all that are left."""
+    parts = []
+    for n, b, s in zip(x.shape, integers(begin), integers(size), strict=True):
+        end = n if s == -1 else b + s
+        if not 0 <= b <= end <= n:
+            raise GraphError(f"a slice of {s} elements from {b} on does not lie inside {n}")
+        parts.append(slice(b, end))
+    return x[tuple(parts)]
+
+
+@view_op("StridedSlice")
+def strided_slice(attrs: Attrs, x: NDArray, begin: NDArray, end: NDArray, strides: NDArray) -> NDArray:
+    """NumPy's basic indexing, spelled as TensorFlow spells it: three vectors, and bit masks that say for each of their entries whether it is an
+    ellipsis, a new axis, a single index that drops its axis, or a slice whose begin or end is left open.
+    """
+    begins, ends, steps = integers(begin), integers(end), integers(strides)
+
+    def marked(mask: str, i: int) -> bool:
+        return bool(attrs.get(mask, 0) >> i & 1)
+
+    index: list[Any] = []
+    for i, (b, e, s) in enumerate(zip(begins, ends, steps, strict=True)):
+        if marked("ellipsis_mask", i):
+            index.append(Ellipsis)
+        elif marked("new_axis_mask", i):
+            index.append(np.newaxis)
+        elif marked("shrink_axis_mask", i):
+            index.append(b)
+        else:
+            index.append(slice(None if marked("begin_mask", i) else b, None if marked("end_mask", i) else e, s))
+    return x[(*index, Ellipsis)] if Ellipsis not in index else x[tuple(index)]
+
+
+def _in_range(indices: NDArray, size: int) -> NDArray:
+    """Indices that all lie in 0 … size - 1.
+
+    Raises:
+        InputError: one does not; TensorFlow refuses it too.
+    """
+    if indices.size and (indices.min() < 0 or indices.max() >= size):
+        wrong = indices.min() if indices.min() < 0 else indices.max()
+        raise InputError(f"the index {wrong} lies outside of the {size} elements it chooses from")
+    return indices
+
+
+def _gathered(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
+    x, indices = operands[:2]
+    axis = axis_of(integers(known(operands[2], "axis"))[0] if len(operands) > 2 else 0, len(x.shape))
+    batch = attrs.get("batch_dims", 0)
+    batch = axis_of(batch, len(indices.shape)) if batch < 0 else batch
+    if batch > axis or x.shape[:batch] != indices.shape[:batch]:
+        raise shapes_differ(f"gathering with {batch} batch dimensions", x.shape, indices.shape)
+    return [Abstract((*x.shape[:axis], *indices.shape[batch:], *x.shape[axis + 1 :]), x.dtype)]
+
+
+@op("Gather", "GatherV2", infer=_gathered)
+def gather(attrs: Attrs, x: NDArray, indices: NDArray, *axis: NDArray) -> NDArray:
+    """The slices of x along an axis (0 by default) that `indices` choose; the first `batch_dims` dimensions are common to both."""
+    at = axis_of(integers(axis[0])[0], x.ndim) if axis else 0
+    _in_range(indices, x.shape[at])
+    batch = attrs.get("batch_dims", 0)
+    batch = batch + indices.ndim if batch < 0 else batch
+    if batch == 0:
+        return np.asarray(np.take(x, indices, axis=at))
+    lead = x.shape[:batch]
+    result = np.empty((*x.shape[:at], *indices.shape[batch:], *x.shape[at + 1 :]), x.dtype)
+    for i in np.ndindex(*lead):
+        result[i] = np.take(x[i], indices[i], axis=at - batch)
+    return result
+
+
+def _gathered_nd(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
+    x, indices = operands
+    if not indices.shape or indices.shape[-1] > len(x.shape):
+        raise shapes_differ("GatherNd", x.shape, indices.shape)
+    return [Abstract((*indices.shape[:-1], *x.shape[indices.shape[-1] :]), x.dtype)]
+
+
+@op("GatherNd", infer=_gathered_nd)
+def gather_nd(attrs: Attrs, x: NDArray, indices: NDArray) -> NDArray:
+    """The elements or slices of x at the positions in the last dimension of `indices`."""
+    index = tuple(_in_range(indices[..., i], x.shape[i]) for i in range(indices.shape[-1]))
+    return np.array(x[index]) if index else np.array(np.broadcast_to(x, (*indices.shape[:-1], *x.shape)))
+
+
+def _one_hot_shape(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
+    indices, depth, on, _ = operands
+    rank = len(indices.shape)
+    axis = rank if attrs.get("axis", -1) == -1 else axis_of(attrs["axis"], rank + 1)
+    return [Abstract((*indices.shape[:axis], integers(known(depth, "depth"))[0], *indices.shape[axis:]), on.dtype)]
+
+
+@op("OneHot", infer=_one_hot_shape)
+def one_hot(attrs: Attrs, indices: NDArray, depth: NDArray, on: NDArray, off: NDArray) -> NDArray:
+    """`on` where the new dimension's position is the index, else `off`; an index outside of the depth is `off` everywhere."""
+    axis = indices.ndim if attrs.get("axis", -1) == -1 else attrs["axis"]
+    positions = np.arange(int(depth)).reshape(-1, *[1] * (indices.ndim - axis))
+    return np.where(np.expand_dims(indices, axis) == positions, on, off)
+
+
+def _widths(paddings: NDArray) -> list[tuple[int, int]]:
+    return [(int(before), int(after)) for before, after in paddings]
+
+
+def _padded(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
+    x, paddings = operands[:2]
+    widths = _widths(known(paddings, "padding").reshape(-1, 2))
+    if len(widths) != len(x.shape) or any(w < 0 for pair in widths for w in pair):
+        raise shapes_differ("padding", x.shape, tuple(paddings.shape))
+    return [Abstract(tuple(b + n + a for n, (b, a) in zip(x.shape, widths, strict=True)), x.dtype)]
+
+
+@op("Pad", "PadV2", infer=_padded)
+def pad(attrs: Attrs, x: NDArray, paddings: NDArray, *value: NDArray) -> NDArray:
+    """x inside of a frame of zeros, or of the third operand."""
+    widths = _widths(paddings)
+    result = np.full(tuple(b + n + a for n, (b, a) in zip(x.shape, widths, strict=True)), value[0] if value else 0, x.dtype)
+    result[tuple(slice(b, b + n) for n, (b, _) in zip(x.shape, widths, strict=True))] = x
+    return result
+
+
+@op("MirrorPad", infer=_padded)
+def mirror_pad(attrs: Attrs, x: NDArray, paddings: NDArray) -> NDArray:
+    """x inside of a frame of its own mirror image, which begins with the edge (mode SYMMETRIC) or behind it (mode REFLECT)."""
+    return np.pad(x, _widths(paddings), mode="symmetric" if attrs["mode"] == "SYMMETRIC" else "reflect")
+
+
+def _rolled(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
+    return [Abstract(operands[0].shape, operands[0].dtype)]
+
+
+@op("Roll", infer=_rolled)
+def roll(attrs: Attrs, x: NDArray, shift: NDArray, axis: NDArray) -> NDArray:
+    """The elements moved along some axes, those that fall out at the end put in at the beginning."""
+    return np.roll(x, integers(shift), integers(axis))
+
+
+def _scattered(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
+    indices, updates, shape = operands
+    target = tuple(integers(known(shape, "shape")))
+    depth = indices.shape[-1] if indices.shape else math.inf
+    if depth > len(target) or updates.shape != (*indices.shape[:-1], *target[indices.shape[-1] :]):
+        raise shapes_differ("ScatterNd", indices.shape, updates.shape, target)
+    return [Abstract(target, updates.dtype)]
+
+
+@op("ScatterNd", infer=_scattered)
+def scatter_nd(attrs: Attrs, indices: NDArray, updates: NDArray, shape: NDArray) -> NDArray:
+    """Zeros with `updates` added at the positions in the last dimension of `indices`."""
+    result = np.zeros(integers(shape), updates.dtype)
+    np.add.at(result, tuple(_in_range(indices[..., i], result.shape[i]) for i in range(indices.shape[-1])), updates)
+    return result

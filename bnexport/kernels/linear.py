@@ -1,0 +1,146 @@
+"""Matrix products and the bias."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from bnexport.errors import GraphError
+from bnexport.kernels.rules import broadcast, is_half, same_as_first
+from bnexport.kernels.table import Abstract, Attrs, NDArray, op, shapes_differ
+
+
+def product(a: NDArray, b: NDArray, out: NDArray | None = None) -> NDArray:
+    """The matrix product. Half floats are multiplied in float32 and rounded once, which is also where BLAS is."""
+    if is_half(a.dtype):
+        return np.asarray(np.matmul(a.astype(np.float32), b.astype(np.float32)), a.dtype)
+    return np.matmul(a, b) if out is None else np.matmul(a, b, out=out)
+
+
+def _turned(shape: Sequence[int], turn: bool) -> tuple[int, int]:
+    return (shape[-1], shape[-2]) if turn else (shape[-2], shape[-1])
+
+
+def _mat_mul_shape(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
+    a, b = operands
+    if len(a.shape) != 2 or len(b.shape) != 2:
+        raise shapes_differ("MatMul multiplies matrices", a.shape, b.shape)
+    n, k = _turned(a.shape, attrs.get("transpose_a", False))
+    k_too, m = _turned(b.shape, attrs.get("transpose_b", False))
+    if k != k_too:
+        raise shapes_differ("MatMul", a.shape, b.shape)
+    return [Abstract((n, m), a.dtype)]
+
+
+@op("MatMul", infer=_mat_mul_shape)
+def mat_mul(attrs: Attrs, a: NDArray, b: NDArray) -> NDArray:
+    """The product of two matrices, each transposed first where `transpose_a` or `transpose_b` says so."""
+    return product(a.T if attrs.get("transpose_a", False) else a, b.T if attrs.get("transpose_b", False) else b)
+
+
+def _batch_mat_mul_shape(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
+    a, b = operands
+    if len(a.shape) < 2 or len(b.shape) < 2:
+        raise shapes_differ("BatchMatMul multiplies matrices", a.shape, b.shape)
+    n, k = _turned(a.shape, attrs.get("adj_x", False))
+    k_too, m = _turned(b.shape, attrs.get("adj_y", False))
+    if k != k_too:
+        raise shapes_differ("BatchMatMul", a.shape, b.shape)
+    return [Abstract((*broadcast(a.shape[:-2], b.shape[:-2]), n, m), a.dtype)]
+
+
+@op("BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", infer=_batch_mat_mul_shape)
+def batch_mat_mul(attrs: Attrs, a: NDArray, b: NDArray) -> NDArray:
+    """The products of the matrices in the last two dimensions; the others broadcast. `adj_x` and `adj_y` take the conjugate transpose."""
+    a = a.swapaxes(-1, -2).conj() if attrs.get("adj_x", False) else a
+    b = b.swapaxes(-1, -2).conj() if attrs.get("adj_y", False) else b
+    return product(a, b)
+
+
+def _bias_shape(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
+    x, bias = operands
+    channels = 1 if attrs.get("data_format", "NHWC").startswith("NC") else -1
+    if len(x.shape) < 2 or bias.shape != (x.shape[channels],):
+        raise shapes_differ("BiasAdd", x.shape, bias.shape)
+    return same_as_first(attrs, operands)
+
+
+@op("BiasAdd", "BiasAddV1", infer=_bias_shape, inplace=True)
+def bias_add(attrs: Attrs, x: NDArray, bias: NDArray, *, out: NDArray | None = None) -> Any:
+    """A bias for each channel: the last dimension, or with `data_format` NCHW the second."""
+    if attrs.get("data_format", "NHWC").startswith("NC"):
+        bias = bias.reshape(-1, *[1] * (x.ndim - 2))
+    return np.add(x, bias, out=out)
+
+
+def _einsum_shape(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
+    equation = attrs["equation"].replace(" ", "")
+    sides = equation.split("->")
+    terms = sides[0].split(",")
+    if len(sides) != 2 or len(terms) != len(operands):
+        raise GraphError(f"the equation {equation} does not fit {len(operands)} operands")
+    sizes: dict[str, int] = {}
+    ellipsis: list[tuple[int, ...]] = [()]
+    for term, operand in zip(terms, operands, strict=True):
+        before, dots, after = term.partition("...")
+        extra = len(operand.shape) - len(before) - len(after)
+        if extra < 0 or (extra and not dots):
+            raise shapes_differ(f"the equation {equation}", *(o.shape for o in operands))
+        named = (*operand.shape[: len(before)], *operand.shape[len(before) + extra :])
+        for label, n in zip(before + after, named, strict=True):
+            if sizes.setdefault(label, n) != n:
+                raise shapes_differ(f"the equation {equation}", *(o.shape for o in operands))
+        ellipsis.append(operand.shape[len(before) : len(before) + extra])
+    before, dots, after = sides[1].partition("...")
+    if unknown := set(before + after) - set(sizes):
+        raise GraphError(f"the equation {equation} has {', '.join(sorted(unknown))} on its right side only")
+    free = broadcast(*ellipsis) if dots else ()
+    return [Abstract((*(sizes[c] for c in before), *free, *(sizes[c] for c in after)), operands[0].dtype)]
+
+
+@op("Einsum", infer=_einsum_shape)
+def einsum(attrs: Attrs, *operands: NDArray) -> NDArray:
+    """Einstein's summation by the attribute `equation`."""
+    wide = [x.astype(np.float32) if is_half(x.dtype) else x for x in operands]
+    result = np.einsum(attrs["equation"], *wide, optimize=len(operands) > 1)
+    # a bare permutation of the axes would be a view of the operand
+    return np.array(result, operands[0].dtype, copy=len(operands) == 1 or None)
+
+
+@op("MatrixInverse", infer=same_as_first)
+def matrix_inverse(attrs: Attrs, x: NDArray) -> NDArray:
+    """The inverses of the matrices in the last two dimensions; with `adjoint`, of their conjugate transposes."""
+    try:
+        return np.linalg.inv(x.swapaxes(-1, -2).conj() if attrs.get("adjoint", False) else x)
+    except np.linalg.LinAlgError as cause:
+        raise GraphError("a matrix to be inverted is singular or not square") from cause
+
+
+def _banded(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
+    if len(operands[0].shape) < 2:
+        raise shapes_differ("MatrixBandPart needs matrices", operands[0].shape)
+    return same_as_first(attrs, operands)
+
+
+@op("MatrixBandPart", infer=_banded)
+def matrix_band_part(attrs: Attrs, x: NDArray, lower: NDArray, upper: NDArray) -> NDArray:
+    """x with zeros outside of a band: so many diagonals below and above the main one are kept, all for a negative number."""
+    below = np.arange(x.shape[-2])[:, None] - np.arange(x.shape[-1])
+    kept = ((lower < 0) | (below <= lower)) & ((upper < 0) | (-below <= upper))
+    return np.where(kept, x, np.zeros((), x.dtype))
+
+
+def _diagonal_shape(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
+    shape = operands[0].shape
+    if not shape:
+        raise shapes_differ("MatrixDiag needs vectors", shape)
+    return [Abstract((*shape, shape[-1]), operands[0].dtype)]
+
+
+@op("MatrixDiag", infer=_diagonal_shape)
+def matrix_diag(attrs: Attrs, x: NDArray) -> NDArray:
+    """Square matrices with the last dimension on their diagonals."""
+    result = np.zeros((*x.shape, x.shape[-1]), x.dtype)
+    at = np.arange(x.shape[-1])
+    result[..., at, at] = x
+    return result

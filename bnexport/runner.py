@@ -1,0 +1,396 @@
+"""Evaluating a bundle with NumPy.
+
+    model = bnexport.load("out.npz")
+    scores = model.predict(rows)
+
+A program is compiled once into a list of steps over numbered slots. Large batches go through it in tiles of rows, so that memory stays bounded and what one layer
+writes is still in the cache when the next one reads it. Nothing here imports anything but NumPy, and h5py for a bundle that is HDF5.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bnexport.errors import IncompleteBundle, InputError, UnsupportedOps
+from bnexport.formats import read_bundle
+from bnexport.kernels import OPS
+from bnexport.kernels.table import NDArray, evaluate
+from bnexport.program import Layer, Literal, Port, Program, materialize
+
+TILE_BYTES = 2 << 20
+"""What the widest tensor of a tile should take: about a core's share of the last cache."""
+MIN_TILE_ROWS = 256
+"""A matrix product of fewer rows is slower per row than one of more."""
+
+_KERNELS = {"Dense": "MatMul", "Conv2D": "Conv2D", "DepthwiseConv2D": "DepthwiseConv2dNative", "Conv2DTranspose": "Conv2DBackpropInput"}
+_ROW_BY_ROW = frozenset(
+    {"Reshape", "MaxPool", "MaxPoolV2", "AvgPool", "Softmax", "LogSoftmax", "BiasAdd", "LRN", "ResizeBilinear", "ResizeNearestNeighbor", "ResizeBicubic", "Cast", "Select", "SelectV2"}
+)
+
+
+def load(path: str | Path) -> "Model":
+    """Reads a bundle and makes it ready to run.
+
+    Raises:
+        CorruptBundle: the file is not what was written.
+        BundleError: there is no such file, or it is not a bundle.
+    """
+    return Model(read_bundle(path), str(path))
+
+
+Step = Callable[[list[Any]], None]
+
+
+@dataclass(slots=True)
+class _Slot:
+    number: int
+    last_use: int
+
+
+class Model:
+    """A network that can be evaluated.
+
+    Attributes:
+        inputs, outputs: its ports (name, shape with None for any size, dtype).
+        layers: its layers, with their arrays.
+        conversion: how it was made.
+    """
+
+    def __init__(self, program: Program, source: str = "the network"):
+        self.source = source
+        self.inputs: tuple[Port, ...] = tuple(program.inputs)
+        self.outputs: tuple[Port, ...] = tuple(program.outputs)
+        self.layers: tuple[Layer, ...] = tuple(program.layers)
+        self.conversion: Mapping[str, Any] = program.conversion
+        self._incomplete = program.conversion.get("incomplete")
+        self._batch: int | None = program.conversion.get("batch")
+        self._steps: list[Step] = []
+        self._slots: dict[str, int] = {}
+        if not self._incomplete:
+            self._compile()
+        self._tiled = self._batch is None and all(p.shape and p.shape[0] is None for p in self.outputs) and all(_is_row_by_row(layer) for layer in self.layers)
+        self._row_bytes = 0
+
+    # ---- predicting
+
+    def predict(self, data: "NDArray | Mapping[str, NDArray] | Sequence[Any]") -> "NDArray | dict[str, NDArray]":
+        """The network's outputs.
+
+        Args:
+            data: an array for a network of one input, or a mapping from the names of inputs (with or without `:0`) to arrays; of the shapes and dtypes of `inputs`,
+                where other numbers that fit without loss are taken too.
+
+        Returns:
+            An array, or a dict by name where there are several outputs.
+
+        Raises:
+            InputError: an input is missing, or of another shape or dtype.
+            IncompleteBundle: the bundle does not say how to evaluate it.
+        """
+        if self._incomplete:
+            raise IncompleteBundle(f"{self.source}: {self._incomplete}")
+        feeds = self._checked(data)
+        results = self._run_rows(feeds)
+        if len(self.outputs) == 1:
+            return results[0]
+        return {port.name: value for port, value in zip(self.outputs, results, strict=True)}
+
+    def trace(self, data: "NDArray | Mapping[str, NDArray] | Sequence[Any]") -> dict[str, NDArray]:
+        """Every tensor of the network by name, layer after layer, for the given data.
+
+        Raises:
+            InputError, IncompleteBundle: as `predict` does.
+        """
+        if self._incomplete:
+            raise IncompleteBundle(f"{self.source}: {self._incomplete}")
+        values: list[Any] = [None] * len(self._slots)
+        for port, value in zip(self.inputs, self._checked(data), strict=True):
+            values[self._slots[port.tensor]] = value
+        for step in self._compiled(keep=True):
+            step(values)
+        return {name: values[slot] for name, slot in self._slots.items()}
+
+    def _checked(self, data: Any) -> list[NDArray]:
+        if not isinstance(data, Mapping):
+            if len(self.inputs) != 1:
+                raise InputError(f"{self.source} has {len(self.inputs)} inputs ({', '.join(p.name for p in self.inputs)}): give a mapping from their names to arrays")
+            data = {self.inputs[0].name: data}
+        given = {str(name).removesuffix(":0"): value for name, value in data.items()}
+        known = {p.name for p in self.inputs}
+        for name in given:
+            if name not in known:
+                raise InputError(f"{self.source} has no input {name!r}; its inputs are {', '.join(sorted(known))}")
+        feeds = []
+        for port in self.inputs:
+            if port.name not in given:
+                raise InputError(f"{self.source}: the input {port.name!r} is missing; {_expected(port)}")
+            feeds.append(_fitted(self.source, port, given[port.name]))
+        rows = {port.name: value.shape[0] for port, value in zip(self.inputs, feeds, strict=True) if port.shape and port.shape[0] is None}
+        if len(set(rows.values())) > 1:
+            raise InputError(f"{self.source}: the inputs have different numbers of rows: {', '.join(f'{n} has {r}' for n, r in rows.items())}")
+        return feeds
+
+    def _run_rows(self, feeds: list[NDArray]) -> list[NDArray]:
+        batched = [bool(p.shape) and p.shape[0] is None for p in self.inputs]
+        rows = next((f.shape[0] for f, b in zip(feeds, batched, strict=True) if b), 0)
+        if self._batch is not None and any(batched):
+            return self._run_fixed(feeds, batched, rows, self._batch)
+        if not self._tiled or not any(batched):
+            return self._run(feeds)
+        tile = self._tile_rows(feeds, batched)
+        if rows <= tile:
+            return self._run(feeds)
+        results: list[NDArray] = []
+        for start in range(0, rows, tile):
+            stop = min(rows, start + tile)
+            part = self._run([f[start:stop] if b else f for f, b in zip(feeds, batched, strict=True)])
+            if not results:
+                results = [np.empty((rows * p.shape[0] // (stop - start), *p.shape[1:]), p.dtype) for p in part]
+            for whole, piece in zip(results, part, strict=True):
+                ratio = len(piece) // (stop - start)
+                whole[start * ratio : stop * ratio] = piece
+        return results
+
+    def _run_fixed(self, feeds: list[NDArray], batched: list[bool], rows: int, batch: int) -> list[NDArray]:
+        """A network that was built for one batch size: the last batch is filled up with copies of its last row, whose results are dropped."""
+        if rows == 0:
+            raise InputError(f"{self.source} was built for batches of {batch} rows and has none to run on")
+        parts = []
+        for start in range(0, rows, batch):
+            short = max(0, start + batch - rows)
+            filled = [np.concatenate([f[start : start + batch], np.repeat(f[-1:], short, axis=0)]) if b else f for f, b in zip(feeds, batched, strict=True)]
+            parts.append([r[: batch - short] if r.ndim and r.shape[0] == batch else r for r in self._run(filled)])
+        return [np.concatenate(column) if column[0].ndim else column[-1] for column in zip(*parts, strict=True)]
+
+    def _tile_rows(self, feeds: list[NDArray], batched: list[bool]) -> int:
+        """How many rows go through the network at a time: measured on a few of them, once."""
+        if not self._row_bytes:
+            few = min(4, *(f.shape[0] for f, b in zip(feeds, batched, strict=True) if b))
+            if few == 0:
+                return 1
+            values: list[Any] = [None] * len(self._slots)
+            for port, value, b in zip(self.inputs, feeds, batched, strict=True):
+                values[self._slots[port.tensor]] = value[:few] if b else value
+            widest = 0
+            for step in self._compiled(keep=True):
+                step(values)
+            widest = max(v.nbytes for v in values if v is not None)
+            self._row_bytes = max(1, widest // few)
+        return max(MIN_TILE_ROWS if self._row_bytes < TILE_BYTES // 8 else 1, TILE_BYTES // self._row_bytes)
+
+    def _run(self, feeds: list[NDArray]) -> list[NDArray]:
+        values: list[Any] = [None] * len(self._slots)
+        for number, value in enumerate(feeds):
+            values[number] = value
+        for step in self._steps:
+            step(values)
+        return [values[self._slots[port.tensor]] for port in self.outputs]
+
+    # ---- compiling
+
+    def _compile(self) -> None:
+        for port in self.inputs:
+            self._slots[port.tensor] = len(self._slots)
+        missing = sorted({layer.op for layer in self.layers if layer.op not in OPS and layer.op not in _KERNELS and layer.op != "ScaleShift"})
+        if missing:
+            raise UnsupportedOps(f"{self.source} uses operators that this version of bnexport does not have: {', '.join(missing)}; install a newer one")
+        for layer in self.layers:
+            self._slots[layer.name] = len(self._slots)
+            for i in range(1, layer.outputs):
+                self._slots[f"{layer.name}:{i}"] = len(self._slots)
+        self._steps = self._compiled(keep=False)
+
+    def _compiled(self, *, keep: bool) -> list[Step]:
+        """The steps. Unless all tensors are to be kept, results are written over operands that nobody needs any more, and dead ones are dropped."""
+        last: dict[str, int] = {}
+        for number, layer in enumerate(self.layers):
+            for operand in layer.inputs:
+                if isinstance(operand, str) and not operand.startswith("@"):
+                    last[operand] = number
+        for port in self.outputs:
+            last[port.tensor] = len(self.layers)
+        fresh: set[str] = set()  # tensors in memory of their own, which may be written over after their last use
+        steps: list[Step] = []
+        for number, layer in enumerate(self.layers):
+            tensors = [o for o in layer.inputs if isinstance(o, str) and not o.startswith("@")]
+            dying = [] if keep else [t for t in dict.fromkeys(tensors) if last[t] == number]
+            over = bool(dying) and bool(tensors) and layer.inputs[0] in dying and layer.inputs[0] in fresh
+            steps.append(self._step(layer, over))
+            if _makes_new_memory(layer):
+                fresh.add(layer.name)
+            elif any(t in fresh for t in tensors):
+                fresh.difference_update(tensors)  # a view: neither may be written over while the other lives
+            numbers = [self._slots[t] for t in dying]
+            if numbers and not keep and number + 1 < len(self.layers) and number % 4 == 3:
+                steps.append(_dropping(numbers))
+        return steps
+
+    def _step(self, layer: Layer, over: bool) -> Step:
+        out = self._slots[layer.name]
+        activation = _activation(layer)
+        if layer.op == "Dense":
+            return _dense(self._slots[str(layer.inputs[0])], out, layer, activation)
+        if layer.op == "ScaleShift":
+            return _scale_shift(self._slots[str(layer.inputs[0])], out, layer, activation, over)
+        if layer.op in _KERNELS:
+            return _convolution(self._operand(layer, 0), self._operand(layer, 1) if len(layer.inputs) > 1 else None, out, layer, activation)
+        operands = [self._operand(layer, i) for i in range(len(layer.inputs))]
+        return _operator(operands, out, layer, over)
+
+    def _operand(self, layer: Layer, position: int) -> "int | NDArray":
+        """A slot's number, or the constant itself."""
+        operand = layer.inputs[position]
+        if isinstance(operand, Literal):
+            return np.asarray(operand.value, operand.dtype)
+        if operand.startswith("@"):
+            return materialize(layer.arrays[operand[1:]])
+        return self._slots[operand]
+
+
+def _expected(port: Port) -> str:
+    sizes = ", ".join("any" if s is None else str(s) for s in port.shape)
+    return f"it is {port.dtype} of shape ({sizes})"
+
+
+def _fitted(source: str, port: Port, value: Any) -> NDArray:
+    """An input as an array of the port's dtype and shape."""
+    array = np.asarray(value)
+    wanted = np.dtype(port.dtype)
+    if array.dtype != wanted:
+        if array.dtype.kind not in "fiub" or (wanted.kind in "iu" and array.dtype.kind == "f") or (wanted.kind == "b" and array.dtype.kind != "b"):
+            raise InputError(f"{source}: the input {port.name!r} was given as {array.dtype}; {_expected(port)}")
+        array = array.astype(wanted)
+    fits = array.ndim == len(port.shape) and all(w in (None, g) for w, g in zip(port.shape, array.shape, strict=True))
+    if not fits:
+        raise InputError(f"{source}: the input {port.name!r} was given the shape {array.shape}; {_expected(port)}")
+    return array
+
+
+# ---- steps
+
+Activation = Callable[[NDArray], Any]
+
+
+def _activation(layer: Layer) -> Activation | None:
+    """Applies a layer's activation in place."""
+    if layer.activation is None:
+        return None
+    compute, attrs = OPS[layer.activation].compute, dict(layer.activation_attrs)
+    if layer.activation == "Relu":
+        return lambda y: np.maximum(y, 0, out=y)
+    if not OPS[layer.activation].inplace:
+        return lambda y: np.copyto(y, compute(attrs, y))
+    return lambda y: compute(attrs, y, out=y)
+
+
+def _dense(source: int, out: int, layer: Layer, activation: Activation | None) -> Step:
+    kernel = materialize(layer.arrays["kernel"])
+    bias = materialize(layer.arrays["bias"]) if "bias" in layer.arrays else None
+    matmul, add, maximum = np.matmul, np.add, np.maximum
+    if bias is not None and layer.activation == "Relu":
+
+        def dense_relu(values: list[Any]) -> None:
+            y = matmul(values[source], kernel)
+            add(y, bias, y)
+            values[out] = maximum(y, 0, y)
+
+        return dense_relu
+
+    def dense(values: list[Any]) -> None:
+        y = matmul(values[source], kernel)
+        if bias is not None:
+            add(y, bias, y)
+        if activation is not None:
+            activation(y)
+        values[out] = y
+
+    return dense
+
+
+def _scale_shift(source: int, out: int, layer: Layer, activation: Activation | None, over: bool) -> Step:
+    scale, shift = materialize(layer.arrays["scale"]), materialize(layer.arrays["shift"])
+
+    def scale_shift(values: list[Any]) -> None:
+        x = values[source]
+        y = np.multiply(x, scale, out=x if over else None)
+        y = np.asarray(y)
+        y += shift
+        if activation is not None:
+            activation(y)
+        values[out] = y
+
+    return scale_shift
+
+
+def _convolution(data: "int | NDArray", size: "int | NDArray | None", out: int, layer: Layer, activation: Activation | None) -> Step:
+    kernel = materialize(layer.arrays["kernel"])
+    bias = materialize(layer.arrays["bias"]) if "bias" in layer.arrays else None
+    if bias is not None and layer.attrs.get("data_format") == "NCHW":
+        bias = bias.reshape(-1, 1, 1)
+    compute, attrs = OPS[_KERNELS[layer.op]].compute, dict(layer.attrs)
+
+    def convolution(values: list[Any]) -> None:
+        x = values[data] if isinstance(data, int) else data
+        if size is None:
+            y = compute(attrs, x, kernel)
+        else:
+            sizes = np.array(size if not isinstance(size, int) else values[size])
+            if sizes[0] < 0:
+                sizes[0] = x.shape[0]
+            y = compute(attrs, sizes, kernel, x)
+        if bias is not None:
+            np.add(y, bias, out=y)
+        if activation is not None:
+            activation(y)
+        values[out] = y
+
+    return convolution
+
+
+def _operator(operands: "list[int | NDArray]", out: int, layer: Layer, over: bool) -> Step:
+    operator, attrs = OPS[layer.op], dict(layer.attrs)
+    if operator.inplace and over:
+
+        def in_place(values: list[Any]) -> None:
+            taken = [values[o] if isinstance(o, int) else o for o in operands]
+            shape = np.broadcast_shapes(*(t.shape for t in taken))
+            fits = taken[0].shape == shape and all(t.dtype == taken[0].dtype for t in taken)
+            values[out] = np.asarray(operator.compute(attrs, *taken, out=taken[0] if fits else None))
+
+        return in_place
+
+    def general(values: list[Any]) -> None:
+        results = evaluate(operator, attrs, [values[o] if isinstance(o, int) else o for o in operands])
+        for i in range(layer.outputs):
+            values[out + i] = results[i]
+
+    return general
+
+
+def _dropping(numbers: list[int]) -> Step:
+    def drop(values: list[Any]) -> None:
+        for number in numbers:
+            values[number] = None
+
+    return drop
+
+
+def _makes_new_memory(layer: Layer) -> bool:
+    """Whether a layer's result certainly shares no memory with its operands or with a constant."""
+    return layer.op in _KERNELS or layer.op == "ScaleShift" or (layer.op in OPS and OPS[layer.op].inplace)
+
+
+def _is_row_by_row(layer: Layer) -> bool:
+    """Whether a layer surely computes each row of a batch by itself."""
+    if layer.op in _KERNELS or layer.op == "ScaleShift" or layer.op in _ROW_BY_ROW or (layer.op in OPS and OPS[layer.op].inplace):
+        return True
+    if layer.op in ("ConcatV2", "Concat"):
+        axis = layer.inputs[-1 if layer.op == "ConcatV2" else 0]
+        return isinstance(axis, Literal) and axis.value not in (0, [0])
+    if layer.op in ("Mean", "Sum", "Max", "Min"):
+        axes = layer.inputs[1]
+        return isinstance(axes, Literal) and all(a > 0 for a in np.asarray(axes.value).reshape(-1).tolist())
+    return False

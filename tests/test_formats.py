@@ -1,0 +1,488 @@
+"""Bundles: what is written is read back bit for bit, by NumPy, zipfile and h5py too, and what was damaged is refused by name."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+import zipfile
+import zlib
+
+import h5py
+import numpy as np
+import pytest
+
+from bnexport.errors import BundleError, CorruptBundle, UsageError
+from bnexport.formats import archive, npz, read_bundle, write_bundle
+from bnexport.formats.manifest import DTYPES
+from bnexport.program import PIECE_BYTES, InMemory, Layer, Literal, Port, Program, materialize
+
+SUFFIXES = [".npz", ".h5"]
+
+
+def dense(name, source, kernel, bias, **more):
+    return Layer(name, "Dense", [source], arrays={"kernel": InMemory(kernel), "bias": InMemory(bias)}, **more)
+
+
+def network():
+    rng = np.random.default_rng(0)
+    first = dense(
+        "hidden/dense", "x", rng.standard_normal((3, 4)).astype("f4"), np.zeros(4, "f4"), activation="LeakyRelu", activation_attrs={"alpha": 0.2}
+    )
+    first.provenance = {"gamma": "bn/gamma", "epsilon": 1e-3, "epsilon_from": "graph", "clip": float("inf")}
+    table = Layer("table", "Gather", ["@operand_0", "hidden/dense"], {"axis": 0}, {"operand_0": InMemory(np.arange(6, dtype="i8").reshape(2, 3))})
+    split = Layer("split", "Split", [Literal(1, "int32"), "hidden/dense"], {"num_split": 2}, outputs=2)
+    pad = Layer(
+        "pad", "PadV2", ["split:1", Literal([[0, 0], [1, 1]], "int32"), Literal(float("-inf"), "float32")], {"T": "float32", "list": [1, 2.5, "é"]}
+    )
+    return Program(
+        [Port("x", "x", (None, 3), "float32")],
+        [first, table, split, pad],
+        [Port("out", "pad", (None, 4), "float32"), Port("half", "split", (None, 2), "float32")],
+        {"set": {"phase": False}, "dropped": ["Adam"], "learning_rate": float("nan")},
+    )
+
+
+def same(a, b):
+    """Whether two programs are the same, NaN and the bits of the arrays included."""
+
+    def shown(program):
+        return repr(
+            (program.inputs, program.outputs, program.conversion, [(layer.name, layer.op, layer.inputs, layer.attrs) for layer in program.layers])
+        ), [(layer.activation, layer.activation_attrs, repr(layer.provenance), layer.outputs, list(layer.arrays)) for layer in program.layers]
+
+    arrays = [[[materialize(v) for v in layer.arrays.values()] for layer in program.layers] for program in (a, b)]
+    flat = [[array for layer in layers for array in layer] for layers in arrays]
+    return shown(a) == shown(b) and all(p.shape == q.shape and p.dtype == q.dtype and p.tobytes() == q.tobytes() for p, q in zip(*flat, strict=True))
+
+
+def order_free(program):
+    for layer in program.layers:
+        layer.arrays = dict(sorted(layer.arrays.items()))
+        layer.provenance = dict(sorted(layer.provenance.items()))
+        layer.attrs = dict(sorted(layer.attrs.items()))
+    program.conversion = dict(sorted(program.conversion.items()))
+    return program
+
+
+def of_arrays(**arrays):
+    """A program whose only purpose is to hold arrays."""
+    layers = [Layer(name, "Const", ["@value"], arrays={"value": array}) for name, array in arrays.items()]
+    return Program([], layers, [Port(name, name, tuple(array.shape), array.dtype.name) for name, array in arrays.items()])
+
+
+class Streamed:
+    """Pieces that live in one buffer, as the converter makes them."""
+
+    def __init__(self, values, step, yielded=None):
+        self.values, self.step, self.shape, self.dtype = values, step, values.shape, values.dtype
+        self.yielded = values.size if yielded is None else yielded
+
+    def pieces(self):
+        flat = self.values.reshape(-1)
+        buffer = np.empty(self.step, self.dtype)
+        for start in range(0, self.yielded, self.step):
+            part = np.resize(flat, self.yielded)[start : start + self.step]
+            buffer[: part.size] = part
+            yield buffer[: part.size]
+            buffer[:] = 0
+
+
+@pytest.fixture(params=SUFFIXES)
+def path(request, tmp_path):
+    return tmp_path / f"out{request.param}"
+
+
+def test_round_trip(path):
+    write_bundle(path, network())
+    got = read_bundle(path)
+    assert same(order_free(got), order_free(network()))
+    with pytest.raises(ValueError, match="read-only"):
+        got.layers[0].arrays["kernel"].values[0, 0] = 1
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_dtype_and_shape(path, dtype):
+    rng = np.random.default_rng(3)
+    arrays = {
+        f"a{len(shape)}_{k}": rng.integers(0, 2, shape).astype(dtype) for k, shape in enumerate([(), (0,), (1,), (7,), (2, 0, 3), (2, 3, 4, 5)])
+    }
+    write_bundle(path, of_arrays(**{k: InMemory(v) for k, v in arrays.items()}))
+    got = {layer.name: layer.arrays["value"] for layer in read_bundle(path).layers}
+    for name, values in arrays.items():
+        assert got[name].dtype == values.dtype and got[name].shape == values.shape and (got[name].values == values).all()
+
+
+def test_bits_survive(path):
+    bits = np.array([0x7F800001, 0xFFC12345, 0x80000000, 1], "u4").view("f4")
+    write_bundle(path, of_arrays(bits=InMemory(bits)))
+    assert read_bundle(path).layers[0].arrays["value"].values.tobytes() == bits.tobytes()
+
+
+@pytest.mark.parametrize("step", [1000, PIECE_BYTES // 4, PIECE_BYTES // 4 + 1, 3 * PIECE_BYTES])
+def test_pieces_of_any_size(path, step):
+    values = np.random.default_rng(4).standard_normal((700, 1024)).astype("f4")
+    write_bundle(path, of_arrays(big=Streamed(values, step)))
+    assert (read_bundle(path).layers[0].arrays["value"].values == values).all()
+
+
+def test_other_byte_orders_and_strides(path):
+    values = np.arange(12, dtype=">f8").reshape(3, 4)
+    write_bundle(path, of_arrays(big_endian=InMemory(values), transposed=InMemory(values.T), wide=InMemory(np.arange(1 << 18, dtype=">f8"))))
+    got = [layer.arrays["value"].values for layer in read_bundle(path).layers]
+    assert (got[0] == values).all() and (got[1] == values.T).all() and got[1].shape == (4, 3) and (got[2] == np.arange(1 << 18)).all()
+
+
+@pytest.mark.parametrize("yielded", [0, 99, 101])
+@pytest.mark.parametrize("size", [100, PIECE_BYTES])
+def test_an_array_that_yields_another_size(path, size, yielded):
+    wrong = size * yielded // 100
+    with pytest.raises(BundleError, match=f"the array a/value of shape .* has {size} elements but yields"):
+        write_bundle(path, of_arrays(a=Streamed(np.zeros(size, "f4"), 1000, wrong)))
+    assert list(path.parent.iterdir()) == []
+
+
+def test_same_program_same_bytes(path):
+    write_bundle(path, network())
+    first = path.read_bytes()
+    os.utime(path, (0, 0))
+    script = "import sys; sys.path.insert(0, 'tests'); from test_formats import *; write_bundle(sys.argv[1], network())"
+    subprocess.run([sys.executable, "-c", script, str(path)], check=True, env=os.environ | {"PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo"})
+    assert path.read_bytes() == first
+
+
+def test_numpy_and_zipfile_read_it(tmp_path):
+    path = tmp_path / "out.npz"
+    write_bundle(path, network())
+    with zipfile.ZipFile(path) as file:
+        assert file.testzip() is None
+        assert file.namelist() == ["hidden/dense/kernel.npy", "hidden/dense/bias.npy", "table/operand_0.npy", "manifest.json"]
+        manifest = json.loads(file.read("manifest.json"))
+        for info in file.infolist():
+            assert info.compress_type == zipfile.ZIP_STORED and info.date_time == (1980, 1, 1, 0, 0, 0) and info.external_attr >> 16 == 0o100644
+    with np.load(path, allow_pickle=False) as got:
+        for layer in network().layers:
+            for role, array in layer.arrays.items():
+                assert (got[f"{layer.name}/{role}"] == array.values).all()
+                assert manifest["arrays"][f"{layer.name}/{role}"]["crc32"] == f"{zlib.crc32(array.values.tobytes()):08x}"
+    data = path.read_bytes()
+    kernel = network().layers[0].arrays["kernel"].values.tobytes()
+    assert data.index(kernel) % 64 == 0
+
+
+def test_h5py_reads_it(tmp_path):
+    for suffix in (".h5", ".hdf5"):
+        write_bundle(tmp_path / f"out{suffix}", network())
+        with h5py.File(tmp_path / f"out{suffix}") as file:
+            assert (file["hidden/dense/kernel"][:] == network().layers[0].arrays["kernel"].values).all()
+            assert json.loads(file.attrs["manifest"])["format"] == "bnexport"
+            file["table/operand_0"][...]
+
+
+def test_a_manifest_of_a_megabyte(path):
+    program = network()
+    program.conversion["notes"] = ["n" * 100] * 11_000
+    write_bundle(path, program)
+    assert read_bundle(path).conversion["notes"] == program.conversion["notes"]
+
+
+def test_zip64(tmp_path, monkeypatch):
+    """The limit from which 64-bit fields are written is lowered, so that a small file has them all."""
+    monkeypatch.setattr(archive, "ZIP64_FROM", 500)
+    monkeypatch.setattr(archive, "ZIP64_MEMBERS_FROM", 2)
+    path = tmp_path / "out.npz"
+    values = np.arange(1000, dtype="f4")
+    write_bundle(path, of_arrays(a=InMemory(values), b=InMemory(values[:2]), c=InMemory(values[::-1])))
+    assert b"PK\6\6" in path.read_bytes()
+    with zipfile.ZipFile(path) as file:
+        assert file.testzip() is None and len(file.namelist()) == 4
+    with np.load(path) as got:
+        assert (got["c/value"] == values[::-1]).all()
+    assert (read_bundle(path).layers[2].arrays["value"].values == values[::-1]).all()
+
+
+NAMES = [
+    "..",
+    "../up",
+    "a//b",
+    "/abs",
+    "a b",
+    "a\\b",
+    "C:x",
+    "%2e",
+    "ünï",
+    ".",
+    "a/./b",
+    "con",
+    "a",
+    "a/value",
+    "a/value/value",
+    "manifest.json",
+    "x>y",
+]
+
+
+def test_names_that_no_path_can_have(path):
+    write_bundle(path, of_arrays(**{name: InMemory(np.full(2, k)) for k, name in enumerate(NAMES)}))
+    got = read_bundle(path)
+    assert [(layer.name, layer.arrays["value"].values[0]) for layer in got.layers] == [(name, k) for k, name in enumerate(NAMES)]
+    if path.suffix == ".npz":
+        with zipfile.ZipFile(path) as file:
+            assert len({name.lower() for name in file.namelist()}) == len(NAMES) + 1
+            file.extractall(path.parent / "all")
+        assert sum(len(files) for _, _, files in os.walk(path.parent)) == len(NAMES) + 2
+        assert [p.name for p in path.parent.iterdir() if p.name not in ("all", path.name)] == []
+
+
+# Refusals when writing
+
+
+def changed(change):
+    program = network()
+    change(program)
+    return program
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda p: p.layers.append(p.layers[0]), "two layers or inputs make the tensor hidden/dense"),
+        (lambda p: p.layers.append(Layer("split:1", "Relu", ["x"])), "two layers or inputs make the tensor split:1"),
+        (lambda p: p.layers.append(Layer("x", "Relu", ["x"])), "two layers or inputs make the tensor x"),
+        (lambda p: p.layers.reverse(), "the layer pad uses the tensor split:1, which no input and no layer before it makes"),
+        (lambda p: p.layers[1].arrays.clear(), "the layer table uses its array operand_0, which it does not have"),
+        (lambda p: p.outputs.append(Port("o", "nowhere", (), "float32")), "the output o is the tensor nowhere, which no input and no layer makes"),
+        (lambda p: p.outputs.append(p.outputs[0]), "two outputs are called out"),
+        (lambda p: p.inputs.append(Port("z", "z", (), "string")), "the input z is of dtype string, which a bundle does not hold"),
+        (lambda p: p.layers[0].attrs.update(f=print), "an attribute of the layer hidden/dense holds a value of type builtin_function_or_method"),
+        (lambda p: p.layers[0].attrs.update(b=b"x"), "an attribute of the layer hidden/dense holds a value of type bytes"),
+        (lambda p: p.layers[3].inputs.append(Literal(np.zeros((0, 2)), "int32")), "is empty in a shape that JSON cannot say"),
+        (lambda p: p.layers[0].arrays.update(c=InMemory(np.zeros(2, complex))), "the array hidden/dense/c is of dtype complex128"),
+    ],
+)
+def test_a_program_that_contradicts_itself_is_not_written(path, change, message):
+    with pytest.raises(BundleError) as caught:
+        write_bundle(path, changed(change))
+    assert message in str(caught.value)
+    assert list(path.parent.iterdir()) == []
+
+
+def test_places_that_cannot_be_written(tmp_path):
+    with pytest.raises(UsageError, match=r"suffix \.onnx; a bundle is written as one of \.npz, \.h5, \.hdf5$"):
+        write_bundle(tmp_path / "out.onnx", network())
+    with pytest.raises(BundleError, match="cannot be written: there is no folder"):
+        write_bundle(tmp_path / "no" / "out.npz", network())
+    (tmp_path / "folder.npz").mkdir()
+    with pytest.raises(BundleError, match="is a folder; name the file to write"):
+        write_bundle(tmp_path / "folder.npz", network())
+
+
+@pytest.mark.parametrize("size", [10, 20 * PIECE_BYTES])
+def test_a_full_disk(tmp_path, monkeypatch, size):
+    """A failing write reaches the caller from the second thread too, and ends the reading."""
+    monkeypatch.setattr(npz, "ZipWriter", lambda file: archive.ZipWriter(_Full(file)))
+    with pytest.raises(BundleError, match=r"out\.npz cannot be written: No space left on device"):
+        write_bundle(tmp_path / "out.npz", of_arrays(a=InMemory(np.zeros(size, "u1"))))
+    assert list(tmp_path.iterdir()) == []
+
+
+class _Full:
+    """A file on a disk that is full as soon as data comes."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def tell(self):
+        return self.file.tell()
+
+    def write(self, data):
+        if isinstance(data, memoryview):
+            raise OSError(28, "No space left on device")
+        return self.file.write(data)
+
+
+def test_what_was_there_stays_until_the_new_one_is_complete(path):
+    class Failing(Streamed):
+        def pieces(self):
+            yield from super().pieces()
+            raise BundleError("the checkpoint is cut short")
+
+    path.write_text("before")
+    with pytest.raises(BundleError, match="cut short"):
+        write_bundle(path, of_arrays(a=Failing(np.zeros(PIECE_BYTES, "f4"), 1000)))
+    assert path.read_text() == "before" and [p.name for p in path.parent.iterdir()] == [path.name]
+    write_bundle(path, network())
+    assert same(order_free(read_bundle(path)), order_free(network()))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permission bits and links as POSIX has them")
+def test_permissions_and_links(path):
+    old = os.umask(0o027)
+    try:
+        write_bundle(path, network())
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    link = path.with_stem("link")
+    link.symlink_to(path)
+    path.write_bytes(b"")
+    write_bundle(link, network())
+    assert link.is_symlink() and path.stat().st_size > 0
+
+
+# Refusals when reading
+
+
+def edit(path, change):
+    """Rewrites a .npz bundle with a changed manifest or changed members, by zipfile, checksums of the archive included."""
+    with zipfile.ZipFile(path) as file:
+        members = {name: file.read(name) for name in file.namelist()}
+    manifest = json.loads(members["manifest.json"])
+    change(manifest, members)
+    if "manifest.json" in members and members["manifest.json"] is not None:
+        members["manifest.json"] = json.dumps(manifest).encode()
+    with zipfile.ZipFile(path, "w") as file:
+        for name, data in members.items():
+            file.writestr(name, data)
+
+
+KERNEL = "hidden/dense/kernel"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m, z: m.update(version=2), "the bundle is of version 2, and this bnexport reads version 1"),
+        (lambda m, z: m.update(format="other"), 'its "format" is not "bnexport"'),
+        (lambda m, z: m.pop("layers"), 'the manifest has no "layers"'),
+        (lambda m, z: m.update(layers=3), '"layers" of the manifest is 3 in the manifest, not of type list'),
+        (lambda m, z: m["layers"][0].pop("op"), 'the layer hidden/dense has no "op"'),
+        (lambda m, z: m["layers"].reverse(), "the layer pad uses the tensor split:1"),
+        (lambda m, z: m["layers"][1]["inputs"].append({"array": KERNEL}), "the layer table has an operand that is no tensor"),
+        (lambda m, z: m["layers"][1]["inputs"].append("@x"), "the layer table has an operand that is no tensor"),
+        (lambda m, z: m["layers"][0]["arrays"].update(extra="no/where"), "names the array no/where as its extra"),
+        (lambda m, z: m["layers"][0]["arrays"].pop("bias"), "no layer uses the array hidden/dense/bias"),
+        (lambda m, z: m["outputs"][0].update(tensor="gone"), "the output out is the tensor gone"),
+        (lambda m, z: m["inputs"][0].update(shape=[-1, 3]), "the input x has the shape [-1, 3]"),
+        (lambda m, z: m["inputs"][0].update(shape=[True, 3]), "the input x has the shape [True, 3]"),
+        (lambda m, z: m["inputs"][0].update(dtype="object"), "the input x is of dtype object"),
+        (lambda m, z: m["arrays"][KERNEL].update(crc32="00000000"), f"the array {KERNEL} does not fit its checksum"),
+        (lambda m, z: m["arrays"][KERNEL].update(crc32="xyz"), f"the array {KERNEL} has the checksum 'xyz'"),
+        (lambda m, z: m["arrays"][KERNEL].update(shape=[4, 3]), f"the array {KERNEL} is (3, 4) f4, and the manifest says (4, 3) f4"),
+        (lambda m, z: m["arrays"][KERNEL].update(shape=[10**15, 10**15]), f"the array {KERNEL} is (3, 4) f4"),
+        (lambda m, z: m["arrays"][KERNEL].update(dtype="int32"), f"the array {KERNEL} is (3, 4) f4, and the manifest says (3, 4) i4"),
+        (lambda m, z: m["arrays"][KERNEL].update(dtype="O"), f"the array {KERNEL} is of dtype O"),
+        (lambda m, z: z.pop(f"{KERNEL}.npy"), f"the array {KERNEL} is missing"),
+        (lambda m, z: z.update({"readme.txt": b"hello"}), "the member readme.txt is unknown to the manifest"),
+        (lambda m, z: z.pop("manifest.json"), "it has no member manifest.json"),
+        (lambda m, z: z.update({f"{KERNEL}.npy": b"\x80\x04K\x01."}), f"the array {KERNEL} does not begin as a .npy file"),
+        (lambda m, z: z.update({f"{KERNEL}.npy": z[f"{KERNEL}.npy"][:-1]}), f"the array {KERNEL} has 47 bytes instead of 48"),
+        (lambda m, z: z.update({f"{KERNEL}.npy": z[f"{KERNEL}.npy"] + b"x"}), f"the array {KERNEL} has 49 bytes instead of 48"),
+        (lambda m, z: z.update({f"{KERNEL}.npy": z[f"{KERNEL}.npy"].replace(b"False,", b"True, ")}), "in column-major order"),
+    ],
+)
+def test_every_contradiction_is_named(tmp_path, change, message):
+    path = tmp_path / "out.npz"
+    write_bundle(path, network())
+    edit(path, change)
+    with pytest.raises(CorruptBundle) as caught:
+        read_bundle(path)
+    assert message in str(caught.value) and str(caught.value).startswith(f"{path}: ")
+
+
+def test_an_edit_that_changes_nothing_is_read(tmp_path):
+    path = tmp_path / "out.npz"
+    write_bundle(path, network())
+    edit(path, lambda manifest, members: manifest.update(future="a key that a later writer adds"))
+    assert same(order_free(read_bundle(path)), order_free(network()))
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "NaN", '{"format": "bnexport", "format": "bnexport"}', "[" * 100_000, '{"format": "bnexport", "version": NaN}', "\xff"]
+)
+def test_a_manifest_that_is_no_json(tmp_path, text):
+    path = tmp_path / "out.npz"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("manifest.json", text.encode("latin-1"))
+    with pytest.raises(CorruptBundle, match="the manifest is not"):
+        read_bundle(path)
+
+
+def test_a_compressed_member(tmp_path):
+    path = tmp_path / "out.npz"
+    np.savez_compressed(path, a=np.zeros(100))
+    with pytest.raises(CorruptBundle, match=r"the member a\.npy is compressed"):
+        read_bundle(path)
+
+
+def test_a_plain_npz_and_a_plain_h5(tmp_path):
+    np.savez(tmp_path / "a.npz", a=np.zeros(3))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["a"] = 1
+    for name in ("a.npz", "a.h5"):
+        with pytest.raises(CorruptBundle, match="is not a bundle"):
+            read_bundle(tmp_path / name)
+
+
+def test_files_that_are_no_bundle(tmp_path):
+    (tmp_path / "text.npz").write_text("hello")
+    for name, message in (("no.npz", "there is no file"), (".", "is a folder"), ("text.npz", "begins neither as .npz nor as HDF5")):
+        with pytest.raises(BundleError, match=message):
+            read_bundle(tmp_path / name)
+
+
+def test_every_flipped_bit_and_every_cut_is_noticed_or_harmless(path):
+    """Never another network, never another exception."""
+    write_bundle(path, network())
+    whole = path.read_bytes()
+    expected = order_free(network())
+    rng = np.random.default_rng(5)
+    damaged = [whole[:n] for n in rng.integers(1, len(whole), 60).tolist()]
+    for at in rng.integers(0, len(whole), 300).tolist():
+        damaged.append(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
+    refused = 0
+    for data in damaged:
+        path.write_bytes(data)
+        try:
+            assert same(order_free(read_bundle(path)), expected)
+        except CorruptBundle:
+            refused += 1
+    assert refused > 60
+
+
+def test_hdf5_contradictions(tmp_path):
+    path = tmp_path / "out.h5"
+
+    def refuse(change, message):
+        write_bundle(path, network())
+        with h5py.File(path, "r+") as file:
+            change(file)
+        with pytest.raises(CorruptBundle, match=message):
+            read_bundle(path)
+
+    def change_manifest(file):
+        file.attrs["manifest"] = file.attrs["manifest"].replace("LeakyRelu", "Relu")
+
+    def external(file):
+        values = file[KERNEL][:]
+        del file[KERNEL]
+        (tmp_path / "raw").write_bytes(values.tobytes())
+        file.create_dataset(KERNEL, (3, 4), "f4", external=[(str(tmp_path / "raw"), 0, 48)])
+
+    refuse(change_manifest, "the manifest does not fit its checksum")
+    refuse(external, f"the array {KERNEL} lies in another file")
+    refuse(lambda f: f[KERNEL].write_direct(np.zeros((3, 4), "f4")), f"the array {KERNEL} does not fit its checksum")
+    refuse(lambda f: f.pop(KERNEL), f"the array {KERNEL} is missing")
+    refuse(lambda f: f.create_dataset("more", data=1), "the dataset more is unknown to the manifest")
+    refuse(lambda f: f.attrs.pop("manifest"), "the file is not a bundle")
+
+
+def test_reading_npz_imports_little(tmp_path):
+    write_bundle(tmp_path / "out.npz", network())
+    script = (
+        "import sys, numpy; before = set(sys.modules)\n"
+        "from bnexport.formats import read_bundle; read_bundle(sys.argv[1])\n"
+        "new = {name.split('.')[0] for name in set(sys.modules) - before}\n"
+        "assert not new & {'click', 'h5py', 'google', 'tensorflow', 'zipfile', 'tempfile'}, new"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "out.npz")], check=True)

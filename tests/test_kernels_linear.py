@@ -1,0 +1,236 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kernel_oracle import bounded, check, compares, from_tensorflow
+
+from bnexport.errors import GraphError
+from bnexport.kernels import OPS, Abstract, evaluate
+
+FLOATS = ["float32", "float64", "float16"]
+small = st.integers(1, 5)
+
+
+def normal(seed, shape, dtype="float32"):
+    return np.random.default_rng(seed).normal(size=shape).astype(dtype)
+
+
+def of(*shape):
+    return Abstract(shape, np.dtype("float32"))
+
+
+@compares("MatMul")
+@given(small, small, small, st.booleans(), st.booleans(), st.sampled_from([*FLOATS, "int32", "int64"]))
+@bounded(30)
+def test_matrix_product(n, k, m, turn_a, turn_b, dtype):
+    a, b = 3 * normal(1, (k, n) if turn_a else (n, k)), 3 * normal(2, (m, k) if turn_b else (k, m))
+    check("MatMul", {"transpose_a": turn_a, "transpose_b": turn_b}, a.astype(dtype), b.astype(dtype), unknown=(0, 1))
+
+
+@compares("BatchMatMul", "BatchMatMulV2", "BatchMatMulV3")
+@given(st.lists(st.integers(1, 3), max_size=2), small, small, small, st.booleans(), st.booleans(), st.data())
+@bounded(30)
+def test_matrix_products_of_batches(batch, n, k, m, turn_a, turn_b, data):
+    attrs = {"adj_x": turn_a, "adj_y": turn_b}
+    shape_a, shape_b = ((k, n) if turn_a else (n, k)), ((m, k) if turn_b else (k, m))
+    check("BatchMatMul", attrs, normal(1, (*batch, *shape_a)), normal(2, (*batch, *shape_b)), unknown=(0, 1))
+    fewer = [1 if data.draw(st.booleans()) else b for b in batch][data.draw(st.integers(0, len(batch))) :]
+    a, b = normal(1, (*fewer, *shape_a)), normal(2, (*batch, *shape_b))
+    check("BatchMatMulV2", attrs, a, b, unknown=(0, 1))
+    check("BatchMatMulV3", {**attrs, "Tout": "float32"}, a, b, unknown=(0, 1))
+
+
+@compares("BiasAdd", "BiasAddV1")
+@pytest.mark.parametrize("shape", [(2, 3), (2, 4, 3), (2, 4, 5, 3), (2, 2, 4, 5, 3)])
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_bias(shape, dtype):
+    bias = normal(3, 3, dtype)
+    check("BiasAdd", {}, normal(1, shape, dtype), bias)
+    check("BiasAddV1", {}, normal(1, shape, dtype), bias)
+    if len(shape) > 3:
+        check("BiasAdd", {"data_format": "NCHW"}, np.moveaxis(normal(1, shape, dtype), -1, 1), bias)
+
+
+EQUATIONS = [
+    ("ij,jk->ik", (2, 3), (3, 4)),
+    ("bij,bjk->bik", (2, 3, 4), (2, 4, 5)),
+    ("...ij,jk->...ik", (2, 3, 4), (4, 5)),
+    ("bqhd,bkhd->bhqk", (2, 3, 2, 4), (2, 5, 2, 4)),
+    ("...a,...a->...", (2, 3), (3,)),
+    ("ab->ba", (2, 3)),
+    ("ab->a", (2, 3)),
+    ("aa->a", (3, 3)),
+    ("i,j->ij", (2,), (3,)),
+]
+
+
+@compares("Einsum")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("equation", EQUATIONS, ids=lambda e: e[0])
+def test_einsum(equation, dtype):
+    operands = [normal(i, shape, dtype) for i, shape in enumerate(equation[1:])]
+    check("Einsum", {"equation": equation[0]}, *operands, unknown=(0, 1))
+
+
+@compares("Softmax", "LogSoftmax")
+@given(st.lists(st.integers(1, 4), min_size=2, max_size=4), st.sampled_from([*FLOATS, "bfloat16"]), st.sampled_from([1, 1e3]))
+@bounded(30)
+def test_softmax(shape, dtype, spread):
+    if dtype == "bfloat16":
+        dtype = pytest.importorskip("ml_dtypes").bfloat16
+    x = (normal(1, shape) * spread).astype(dtype)
+    check("Softmax", {}, x)
+    check("LogSoftmax", {}, x)
+
+
+@compares("Softmax", "LogSoftmax")
+def test_softmax_of_no_rows():
+    check("Softmax", {}, np.zeros((0, 3), np.float32))
+    check("LogSoftmax", {}, np.zeros((0, 3), np.float32))
+
+
+@compares("MatrixInverse", "MatrixBandPart", "MatrixDiag", "MatrixDiagPart")
+def test_matrices():
+    x = normal(1, (2, 4, 4), "float64") + 4 * np.eye(4)
+    check("MatrixInverse", {}, x)
+    check("MatrixInverse", {"adjoint": True}, x)
+    for lower, upper in ((0, 0), (-1, 0), (0, -1), (1, 2), (-1, -1)):
+        check("MatrixBandPart", {}, normal(2, (2, 3, 5)), np.int32(lower), np.int32(upper))
+    check("MatrixDiag", {}, normal(2, (2, 3)))
+    check("MatrixDiagPart", {}, normal(2, (2, 3, 5)))
+
+
+def test_singular_matrices_are_refused():
+    with pytest.raises(GraphError, match="singular"):
+        evaluate(OPS["MatrixInverse"], {}, [np.zeros((2, 2))])
+
+
+@compares("L2Loss")
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_l2_loss(dtype):
+    check("L2Loss", {}, normal(1, (3, 4), dtype))
+
+
+REDUCTIONS = ["Sum", "Mean", "Max", "Min", "Prod", "EuclideanNorm"]
+
+
+@compares(*REDUCTIONS)
+@pytest.mark.parametrize("name", REDUCTIONS)
+@given(st.lists(st.integers(0, 4), max_size=4), st.data(), st.booleans(), st.sampled_from([*FLOATS, "int32", "int64"]))
+@bounded(30)
+def test_reductions(name, shape, data, keep, dtype):
+    axes = data.draw(st.lists(st.integers(0, len(shape) - 1), unique=True)) if shape else []
+    axes = [a - len(shape) if data.draw(st.booleans()) else a for a in axes]
+    if 0 in shape and np.dtype(dtype).kind == "i":
+        shape = [n or 1 for n in shape]
+    x = (3 * normal(1, shape)).astype(dtype)
+    axes = np.int32(axes[0]) if len(axes) == 1 and data.draw(st.booleans()) else np.array(axes, data.draw(st.sampled_from(["int32", "int64"])))
+    check(name, {"keep_dims": keep}, x, axes, tolerance=4e-3 if dtype == "float16" else None)
+
+
+@compares("All", "Any")
+@pytest.mark.parametrize("axes", [0, -1, [0, 2], []])
+def test_logical_reductions(axes):
+    x = np.random.default_rng(0).random((3, 2, 4)) < 0.7
+    check("All", {}, x, np.array(axes, np.int32))
+    check("Any", {"keep_dims": True}, x, np.array(axes, np.int32))
+
+
+@pytest.mark.parametrize("axes", [(0,), (0, 1), (1,)])
+def test_long_float_sums_are_as_good_as_their_dtype(axes):
+    x = (1 + np.random.default_rng(0).random((100_000, 3))).astype(np.float32)
+    (mean,) = evaluate(OPS["Mean"], {}, [x, np.array(axes)])
+    np.testing.assert_allclose(mean, x.mean(axis=axes, dtype=np.float64), rtol=3e-7)
+
+
+@compares("ArgMax", "ArgMin", "TopK", "TopKV2")
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=4), st.data(), st.sampled_from(["float32", "float64", "int32"]))
+@bounded(30)
+def test_positions_of_extremes(shape, data, dtype):
+    x = np.rint(normal(1, shape)).astype(dtype)  # with ties
+    axis = np.int32(data.draw(st.integers(-len(shape), len(shape) - 1)))
+    out = data.draw(st.sampled_from(["int32", "int64"]))
+    check("ArgMax", {"output_type": out}, x, axis)
+    check("ArgMin", {"output_type": out}, x, axis)
+    k = data.draw(st.integers(0, shape[-1]))
+    wanted = check("TopKV2", {"sorted": True}, x, np.int32(k))
+    check("TopK", {"k": k}, x, expected=[np.array(w) for w in wanted])
+
+
+@compares("Cumsum", "Cumprod")
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=3), st.data(), st.booleans(), st.booleans(), st.sampled_from(["float32", "int32"]))
+@bounded(20)
+def test_cumulative(shape, data, exclusive, reverse, dtype):
+    x = (3 * normal(1, shape)).astype(dtype)
+    axis = np.int32(data.draw(st.integers(-len(shape), len(shape) - 1)))
+    check("Cumsum", {"exclusive": exclusive, "reverse": reverse}, x, axis)
+    check("Cumprod", {"exclusive": exclusive, "reverse": reverse}, x, axis)
+
+
+COMPARISONS = ["Equal", "NotEqual", "Less", "LessEqual", "Greater", "GreaterEqual"]
+
+
+@compares(*COMPARISONS)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "int32", "int64"])
+@pytest.mark.parametrize("name", COMPARISONS)
+def test_comparisons(name, dtype):
+    x = np.array([[1, 2, 3], [3, 2, 1]], dtype)
+    check(name, {}, x, np.array([2], dtype))
+    check(name, {}, x, x[::-1])
+    if dtype.startswith("float"):
+        check(name, {}, np.array([np.nan, np.inf, -0.0], dtype), np.array([np.nan, np.inf, 0.0], dtype))
+
+
+@compares("Equal", "NotEqual")
+def test_equality_of_shapes_that_do_not_fit():
+    for name in ("Equal", "NotEqual"):
+        check(name, {"incompatible_shape_error": False}, normal(1, (2,)), normal(1, (3,)), unknown=(0, 1))
+        check(name, {"incompatible_shape_error": False}, normal(1, (2, 1)), normal(1, (3,)), unknown=(0, 1))
+
+
+@compares("LogicalAnd", "LogicalOr", "LogicalNot", "IsNan", "IsInf", "IsFinite")
+def test_logic():
+    x, y = np.array([[True], [False]]), np.array([True, False])
+    check("LogicalAnd", {}, x, y)
+    check("LogicalOr", {}, x, y)
+    check("LogicalNot", {}, x)
+    for name in ("IsNan", "IsInf", "IsFinite"):
+        check(name, {}, np.array([1, np.inf, -np.inf, np.nan], np.float32))
+
+
+@compares("Select", "SelectV2", "Where")
+@pytest.mark.parametrize("dtype", ["float32", "int32", "bool"])
+def test_choice(dtype):
+    x, y = normal(1, (3, 2, 2)).astype(dtype), normal(2, (3, 2, 2)).astype(dtype)
+    each = normal(3, (3, 2, 2)) > 0
+    for condition in (each, each[:, 0, 0], np.True_):
+        check("Select", {}, condition, x, y, unknown=(0, 1, 2))
+    for condition in (each, each[0], each[:, :1], np.False_):
+        check("SelectV2", {}, condition, x, y[0], unknown=(0, 1, 2))
+    found = from_tensorflow("Where", {}, [x])[0]
+    np.testing.assert_array_equal(evaluate(OPS["Where"], {}, [x])[0], found)
+    assert found.dtype == evaluate(OPS["Where"], {}, [x])[0].dtype
+
+
+MISFITS = [
+    ("MatMul", {}, [of(2, 3), of(2, 3)]),
+    ("MatMul", {}, [of(2, 3, 4), of(4, 3)]),
+    ("BatchMatMulV2", {}, [of(2, 3, 4), of(3, 4, 3)]),
+    ("BatchMatMulV2", {}, [of(2, 3, 4), of(2, 3, 4)]),
+    ("BiasAdd", {}, [of(2, 3), of(2)]),
+    ("BiasAdd", {"data_format": "NCHW"}, [of(2, 3, 4, 4), of(4)]),
+    ("Einsum", {"equation": "ij,jk->ik"}, [of(2, 3), of(4, 3)]),
+    ("Einsum", {"equation": "ij,jk->ik"}, [of(2, 3)]),
+    ("Einsum", {"equation": "ij->ik"}, [of(2, 3)]),
+    ("Select", {}, [Abstract((2,), np.dtype(bool)), of(3, 2), of(3, 2)]),
+    ("Sum", {}, [of(2, 3), Abstract((), np.dtype("int32"), np.array(2))]),
+    ("Sum", {}, [of(2, 3), Abstract((), np.dtype("int32"))]),
+    ("ArgMax", {}, [of(2, 0), Abstract((), np.dtype("int32"), np.array(1))]),
+    ("TopKV2", {}, [of(2, 3), Abstract((), np.dtype("int32"), np.array(4))]),
+]
+
+
+@pytest.mark.parametrize(("name", "attrs", "operands"), MISFITS, ids=lambda v: v if isinstance(v, str) else "")
+def test_what_does_not_fit_is_refused(name, attrs, operands):
+    with pytest.raises(GraphError):
+        OPS[name].infer(attrs, operands)
