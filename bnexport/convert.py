@@ -23,6 +23,8 @@ class Options:
         shapes: shapes of inputs by name, None for any size.
         averages: whether to take Polyak averages of the weights where the checkpoint holds them.
         signature: the signature of a SavedModel.
+        statistics: in a graph that was saved from training, whether batch norm takes the `moving` statistics or the `batch`'s; `auto` for moving wherever
+            the batch size is open.
         activation, epsilon, order: what names alone cannot tell; only used without a graph.
         use_graph: False to read the names even where a graph lies beside the checkpoint.
     """
@@ -33,6 +35,7 @@ class Options:
     shapes: Mapping[str, Sequence[int | None]] = field(default_factory=dict)
     averages: bool = False
     signature: str | None = None
+    statistics: str = "auto"
     activation: str | None = None
     epsilon: float | None = None
     order: Sequence[str] = ()
@@ -89,7 +92,7 @@ def _from_graph(location: Location, options: Options) -> Program:
     given = {find_named(graph, name): np.asarray(value) for name, value in options.set_values.items()}
     live = Live(graph, variables, given)
     dropouts = remove_dropout(live)
-    moving = use_moving_statistics(live)
+    moving = use_moving_statistics(live, options.statistics)
     signature = graph.signatures.get(options.signature or "serving_default") if not (options.inputs or options.outputs) else None
     if options.signature and options.signature not in graph.signatures:
         raise UsageError(f"{graph.source}: there is no signature {options.signature!r}; there are {', '.join(graph.signatures) or 'none'}")
@@ -111,13 +114,13 @@ def _from_graph(location: Location, options: Options) -> Program:
     floats = {shapes.dtype(ref).name for ref in outputs.values() if shapes.dtype(ref).kind == "f"}
     dtype = "float64" if floats == {"float64"} else "float32"
     unfolded = fold(network, dtype)
-    on_path = set(order)
+    used = live.used_replacements(order)
     conversion = {
         "tensorflow": graph.tensorflow_version,
         "source": [p.name for p in (location.prefix, location.meta or location.saved_model) if p is not None],
         "set": [{"node": f.node, "value": f.value, "why": f.reason} for f in live.flags] + [{"node": str(r), "value": v.tolist(), "why": "--set"} for r, v in given.items()],
-        "dropped": [{"node": d.node, "keep": d.keep, "fed_by": d.fed_by} for d in dropouts],
-        "statistics": [{"in_place_of": str(m.statistic), "variable": m.variable} for m in moving if m.variable in on_path],
+        "dropped": [{"node": d.node, "keep": d.keep, "fed_by": d.fed_by} for d in dropouts if Ref(d.node) in used],
+        "statistics": [{"in_place_of": str(m.statistic), "variable": m.variable} for m in moving if m.statistic in used],
         "unfolded": unfolded,
         "alternatives": ends.alternatives,
         "warnings": [],

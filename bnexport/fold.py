@@ -290,6 +290,8 @@ def _reasons(network: Network) -> list[str]:
         if maker is not None and maker.op in LINEAR:
             why = f"{maker.name} ({maker.op}) also goes elsewhere"
         layer.provenance["not_folded"] = why
+        if layer.attrs["axis"] is None and not layer.provenance.get("parts"):
+            continue  # arithmetic with plain numbers, of which a network may have any amount
         lines.append(f"{layer.name}: {why}")
     return lines
 

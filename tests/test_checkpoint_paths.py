@@ -154,11 +154,18 @@ def test_a_checkpoint_file_that_names_what_is_not_there(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "nonsense", 'model_checkpoint_path: "unfinished', "model_checkpoint_path: 3", "version https://git-lfs.github.com/spec/v1\n"]
+    ("text", "message"),
+    [
+        ("", "is empty"),
+        ("nonsense here", r"names no checkpoint \(it has no model_checkpoint_path\)"),
+        ('model_checkpoint_path: "unfinished', "names no checkpoint"),
+        ("model_checkpoint_path: 3", "names no checkpoint"),
+        ("version https://git-lfs.github.com/spec/v1\n", "is a pointer that Git LFS left"),
+    ],
 )
-def test_a_checkpoint_file_that_names_nothing(tmp_path, text):
+def test_a_checkpoint_file_that_names_nothing(tmp_path, text, message):
     (tmp_path / "checkpoint").write_text(text)
-    assert refused(tmp_path, CorruptCheckpoint, r"checkpoint (names no checkpoint|is empty|is a symbolic|is a pointer)|nonsense")
+    assert refused(tmp_path, CorruptCheckpoint, message)
 
 
 @pytest.mark.parametrize("path", ["", "/", ".", "..", "a" * 5000, "\\0", "\\377", "C:", "C:\\\\", "x/../..", "a/" * 3000, "\\\\\\\\"])
@@ -184,9 +191,7 @@ def test_the_index_is_missing(tmp_path):
     prefix = make(tmp_path / "model.ckpt")
     Path(f"{prefix}.index").unlink()
     for path in (tmp_path, prefix, f"{prefix}.data-00000-of-00001", f"{prefix}.index", f"{prefix}.meta"):
-        assert refused(
-            path, CheckpointNotFound, r"model\.ckpt\.data-00000-of-00001 has no model\.ckpt\.index beside it|model\.ckpt\.meta has no variables"
-        )
+        assert refused(path, CheckpointNotFound, r"model\.ckpt\.data-00000-of-00001 has no model\.ckpt\.index beside it, which says")
 
 
 def test_the_data_file_is_missing(tmp_path):
@@ -195,9 +200,8 @@ def test_the_data_file_is_missing(tmp_path):
     with open_checkpoint(prefix) as checkpoint:
         assert checkpoint.names() == ["x"]
         assert checkpoint.info("x").nbytes == 12
-        stored = checkpoint.stored("x")
         message = r"model\.ckpt\.data-00000-of-00001 does not exist: model\.ckpt\.index says that the values of 'x' are in it"
-        for read in (lambda: checkpoint.read("x"), lambda: list(stored.pieces())):
+        for read in (lambda: checkpoint.read("x"), lambda: checkpoint.stored("x")):
             with pytest.raises(CheckpointNotFound, match=message):
                 read()
 

@@ -95,7 +95,9 @@ def tf():
 
 def session(tf):
     # two_shards asks for a second CPU by name
-    return tf.compat.v1.Session(config=tf.compat.v1.ConfigProto(device_count={"CPU": 2}, intra_op_parallelism_threads=1, inter_op_parallelism_threads=1))
+    return tf.compat.v1.Session(
+        config=tf.compat.v1.ConfigProto(device_count={"CPU": 2}, intra_op_parallelism_threads=1, inter_op_parallelism_threads=1)
+    )
 
 
 def tensor(sess, name):

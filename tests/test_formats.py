@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zipfile
 import zlib
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -47,9 +48,10 @@ def same(a, b):
     """Whether two programs are the same, NaN and the bits of the arrays included."""
 
     def shown(program):
-        return repr(
-            (program.inputs, program.outputs, program.conversion, [(layer.name, layer.op, layer.inputs, layer.attrs) for layer in program.layers])
-        ), [(layer.activation, layer.activation_attrs, repr(layer.provenance), layer.outputs, list(layer.arrays)) for layer in program.layers]
+        layers = [
+            (k.name, k.op, k.inputs, k.attrs, k.activation, k.activation_attrs, k.provenance, k.outputs, list(k.arrays)) for k in program.layers
+        ]
+        return repr((program.inputs, program.outputs, program.conversion, layers))
 
     arrays = [[[materialize(v) for v in layer.arrays.values()] for layer in program.layers] for program in (a, b)]
     flat = [[array for layer in layers for array in layer] for layers in arrays]
@@ -146,8 +148,9 @@ def test_same_program_same_bytes(path):
     write_bundle(path, network())
     first = path.read_bytes()
     os.utime(path, (0, 0))
-    script = "import sys; sys.path.insert(0, 'tests'); from test_formats import *; write_bundle(sys.argv[1], network())"
-    subprocess.run([sys.executable, "-c", script, str(path)], check=True, env=os.environ | {"PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo"})
+    script = "import sys; sys.path.insert(0, sys.argv[2]); from test_formats import *; write_bundle(sys.argv[1], network())"
+    folder = str(Path(__file__).parent)
+    subprocess.run([sys.executable, "-c", script, str(path), folder], check=True, env=os.environ | {"PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo"})
     assert path.read_bytes() == first
 
 
@@ -438,8 +441,8 @@ def test_every_flipped_bit_and_every_cut_is_noticed_or_harmless(path):
     expected = order_free(network())
     rng = np.random.default_rng(5)
     damaged = [whole[:n] for n in rng.integers(1, len(whole), 60).tolist()]
-    for at in rng.integers(0, len(whole), 300).tolist():
-        damaged.append(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
+    flips = rng.integers(0, len(whole), 300).tolist()
+    damaged += [whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :] for at in flips]
     refused = 0
     for data in damaged:
         path.write_bytes(data)

@@ -10,13 +10,15 @@ from bnexport.errors import GraphError, InputError
 from bnexport.kernels import OPS, Abstract, evaluate
 
 SPECIAL = [0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 1.5, 2.5, -2.5, 1e-8, 20.0, -20.0, 88.0, -88.0, 89.0, -104.0, 1000.0, -1000.0, np.inf, -np.inf, np.nan]
-ANY_REAL = "Abs Atan Asinh Ceil Cos Cosh Elu Erf Erfc Exp Expm1 Floor Neg Relu Relu6 Rint Round Selu Sigmoid Sign Sin Sinh Softplus Softsign Square Tanh".split()
-SOME_REAL = "Acos Acosh Asin Atanh Inv Log Log1p Reciprocal Rsqrt Sqrt Tan LeakyRelu".split()
-FLOAT_UNARY = ANY_REAL + SOME_REAL
+FLOAT_UNARY = [
+    "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "Cos", "Cosh", "Elu", "Erf", "Erfc", "Exp", "Expm1", "Floor", "Inv", "LeakyRelu",
+    "Log", "Log1p", "Neg", "Reciprocal", "Relu", "Relu6", "Rint", "Round", "Rsqrt", "Selu", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign",
+    "Sqrt", "Square", "Tan", "Tanh",
+]  # fmt: skip
 HALF_UNARY = [name for name in FLOAT_UNARY if name != "Rint"]
-INT_UNARY = "Abs Neg Relu Relu6 Sign Square Invert".split()
-ARITHMETIC = "Add AddV2 Sub Mul Div Maximum Minimum SquaredDifference FloorDiv FloorMod".split()
-FLOAT_BINARY = [*ARITHMETIC, *"RealDiv DivNoNan MulNoNan Mod Pow Atan2 Xdivy Xlogy Xlog1py".split()]
+INT_UNARY = ["Abs", "Neg", "Relu", "Relu6", "Sign", "Square", "Invert"]
+ARITHMETIC = ["Add", "AddV2", "Sub", "Mul", "Div", "Maximum", "Minimum", "SquaredDifference", "FloorDiv", "FloorMod"]
+FLOAT_BINARY = [*ARITHMETIC, *["RealDiv", "DivNoNan", "MulNoNan", "Mod", "Pow", "Atan2", "Xdivy", "Xlogy", "Xlog1py"]]
 INT_BINARY = [*ARITHMETIC, "TruncateDiv", "TruncateMod", "Mod", "Pow"]
 # TensorFlow's Erf of an infinite double is NaN as well, though that of a float is 1
 INFINITY_IS_NAN = {"Cos", "Sin", "Tan", "Erf"}

@@ -164,7 +164,9 @@ def test_grey_scale_dilation(padding, stride, rate):
 
 @compares("Conv2D", "MaxPool", "AvgPool")
 def test_an_empty_batch_stays_empty():
-    check("Conv2D", attributes("SAME", None, (1, 1)), normal(1, (0, 5, 5, 2)), normal(2, (3, 3, 2, 4)))
+    # TensorFlow's CPU kernels give the input's channels here, or no result at all
+    nothing = [np.zeros((0, 5, 5, 4), np.float32)]
+    check("Conv2D", attributes("SAME", None, (1, 1)), normal(1, (0, 5, 5, 2)), normal(2, (3, 3, 2, 4)), expected=nothing)
     for name in ("MaxPool", "AvgPool"):
         attrs = {"padding": "VALID", "ksize": [1, 2, 2, 1], "strides": [1, 2, 2, 1]}
         check(name, attrs, normal(1, (0, 4, 4, 2)), expected=[np.zeros((0, 2, 2, 2), np.float32)])

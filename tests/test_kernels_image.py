@@ -8,6 +8,8 @@ from bnexport.errors import GraphError, InputError
 from bnexport.kernels import OPS, Abstract, evaluate
 
 RESIZES = ["ResizeBilinear", "ResizeNearestNeighbor", "ResizeBicubic", "ResizeArea"]
+images = st.tuples(st.integers(1, 2), *[st.integers(1, 9)] * 2, st.just(2))
+sizes = st.tuples(*[st.integers(1, 12)] * 2)
 
 
 def normal(seed, shape, dtype="float32"):
@@ -16,7 +18,7 @@ def normal(seed, shape, dtype="float32"):
 
 @compares(*RESIZES)
 @pytest.mark.parametrize("name", RESIZES)
-@given(st.tuples(st.integers(1, 2), *[st.integers(1, 9)] * 2, st.just(2)), st.tuples(*[st.integers(1, 12)] * 2), st.sampled_from(["", "align", "half"]))
+@given(images, sizes, st.sampled_from(["", "align", "half"]))
 @bounded(60)
 def test_resizing(name, shape, size, mode):
     attrs = {"align_corners": mode == "align", "half_pixel_centers": mode == "half"}
@@ -71,20 +73,22 @@ def test_fused_batch_norm(name, training, dtype):
         pytest.skip("the first version is for float32 only")
     x = (3 + 2 * normal(1, (3, 4, 5, 2))).astype(dtype)
     attrs = {"is_training": training, "epsilon": 1e-3}
-    results = check(name, attrs, x, *parameters(2), tolerance=3e-3 if dtype == "float16" else 1e-5)
+    # without training TensorFlow's CPU kernel leaves the statistics for a gradient uninitialised; a GPU's reserved space is of no fixed size
+    how = {"tolerance": 3e-3 if dtype == "float16" else 1e-5, "outputs": 5 if training else 3}
+    results = check(name, attrs, x, *parameters(2), **how)
     turned = [results[0].transpose(0, 3, 1, 2), *results[1:]]
     check(name, first(attrs), x.transpose(0, 3, 1, 2), *parameters(2), expected=turned)
     if training:
         none = np.zeros(0, np.float32)
-        check(name, attrs, x, *parameters(2)[:2], none, none, tolerance=3e-3 if dtype == "float16" else 1e-5)
-        check(name, {**attrs, "exponential_avg_factor": 0.1}, x, *parameters(2), tolerance=3e-3 if dtype == "float16" else 1e-5)
+        check(name, attrs, x, *parameters(2)[:2], none, none, **how)
+        check(name, {**attrs, "exponential_avg_factor": 0.1}, x, *parameters(2), **how)
 
 
 @compares("FusedBatchNormV3")
 def test_fused_batch_norm_by_its_formula():
     x = normal(1, (2, 3, 3, 4))
     scale, offset, mean, variance = (p.astype(np.float64) for p in parameters(4))
-    (y, *_) = check("FusedBatchNormV3", {"is_training": False, "epsilon": 0.01}, x, *parameters(4))
+    (y, *_) = check("FusedBatchNormV3", {"is_training": False, "epsilon": 0.01}, x, *parameters(4), outputs=3)
     np.testing.assert_allclose(y, scale * (x - mean) / np.sqrt(variance + 0.01) + offset, rtol=1e-5, atol=1e-6)
 
 

@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 
 from bnexport.checkpoint.dtypes import STRING, swap_bytes, type_name
 from bnexport.checkpoint.files import Bytes, DataFile, crc32c, mask_crc32c
-from bnexport.checkpoint.slices import Slice, assemble
+from bnexport.checkpoint.slices import Slice, partition
 from bnexport.checkpoint.table import Table
 from bnexport.checkpoint.tensors import Stored, TensorInfo, described, require_version
 from bnexport.checkpoint.wire import MalformedError, read_varint
@@ -75,34 +75,49 @@ class Bundle:
         info = self._describe(name, entry)
         if not entry.slices:
             return self._read_entry(info, entry)
-        key = name.encode(errors="surrogateescape")
-        parts: dict[Slice, tuple[TensorInfo, pb.BundleEntryProto]] = {}
-        for part in map(Slice.from_proto, entry.slices):
-            stored = self._slices.get(part.key(key))
-            if stored is None or stored.slices:
-                raise self._corrupt(f"{name!r}: a slice has no entry of its own")
-            parts[part] = self._describe(name, stored), stored
-            # Before memory is taken for the whole, all of it is known to be there.
-            self._open(*parts[part])
-
-        def read_slice(part: Slice, shape: tuple[int, ...]) -> "np.ndarray[Any, Any]":
-            piece, stored = parts[part]
-            if piece.shape != shape or piece.dtype != info.dtype:
-                raise MalformedError(f"a slice of shape {list(shape)} has an entry of shape {list(piece.shape)} and type {piece.dtype}")
-            return self._read_entry(piece, stored)
-
-        try:
-            return assemble(info.shape, info.dtype, list(parts), read_slice)
-        except MalformedError as error:
-            raise self._corrupt(f"{name!r}: {error}") from error
+        parts = self._parts(info, entry)
+        values = np.empty(info.shape, info.dtype)
+        for box, piece, stored in parts:
+            values[box] = self._read_entry(piece, stored)
+        return values
 
     def stored(self, name: str) -> Stored:
-        """The tensor, still on disk; a partitioned variable and a string tensor are read whole when they are asked for."""
+        """The tensor, still on disk, where its file is known to hold as much; a partitioned variable and a string tensor are read whole on demand.
+
+        Raises as `read` does, but for the checksum, which is compared when the pieces are read.
+        """
         entry = self.entries[name]
         info = self._describe(name, entry)
+        if entry.slices:
+            self._parts(info, entry)
+        else:
+            self._open(info, entry)
         if entry.slices or info.dtype.hasobject:
             return Stored(name, info.shape, info.dtype, lambda: InMemory(self.read(name)).pieces())
         return Stored(name, info.shape, info.dtype, partial(self._pieces, info, entry))
+
+    def _parts(self, info: TensorInfo, entry: pb.BundleEntryProto) -> list[tuple[tuple[slice, ...], TensorInfo, pb.BundleEntryProto]]:
+        """Where each slice of a partitioned variable lies in it, with the slice's own entry; the files are known to hold all of them."""
+        key = info.name.encode(errors="surrogateescape")
+        slices = [Slice.from_proto(part) for part in entry.slices]
+        try:
+            boxes = partition(info.shape, slices)
+        except MalformedError as error:
+            raise self._corrupt(f"{info.name!r}: {error}") from error
+        parts = []
+        for part, box in zip(slices, boxes, strict=True):
+            stored = self._slices.get(part.key(key))
+            if stored is None or stored.slices:
+                raise self._corrupt(f"{info.name!r}: a slice has no entry of its own")
+            piece = self._describe(info.name, stored)
+            shape = tuple(extent.stop - extent.start for extent in box)
+            if (piece.shape, piece.dtype) != (shape, info.dtype):
+                raise self._corrupt(
+                    f"{info.name!r}: a slice of shape {list(shape)} and type {info.dtype} has an entry of {list(piece.shape)} and {piece.dtype}"
+                )
+            self._open(piece, stored)
+            parts.append((box, piece, stored))
+        return parts
 
     def _describe(self, name: str, entry: pb.BundleEntryProto) -> TensorInfo:
         try:
@@ -149,8 +164,6 @@ class Bundle:
             raise CheckpointError(f"{info.name!r} in {self._index} is a {type_name(entry.dtype)}, which has no values to read: leave it out")
         file = self._open(info, entry)
         count = math.prod(info.shape)
-        if entry.size < count:
-            raise self._corrupt(f"{info.name!r}: {entry.size} bytes cannot hold {count} strings")
         data = file.read(entry.offset, entry.size, repr(info.name))
         lengths = []
         position = 0
@@ -180,6 +193,8 @@ class Bundle:
         shard = entry.shard_id
         if not 0 <= shard < self._shards:
             raise self._corrupt(f"{info.name!r} lies in data file {shard} of {self._shards}")
+        if info.dtype.hasobject and entry.size < math.prod(info.shape):
+            raise self._corrupt(f"{info.name!r}: {entry.size} bytes cannot hold the {math.prod(info.shape)} elements of shape {list(info.shape)}")
         if not info.dtype.hasobject and entry.size != info.nbytes:
             raise self._corrupt(f"{info.name!r}: {entry.size} bytes are not the size of shape {list(info.shape)} and type {info.dtype}")
         if shard not in self._files:

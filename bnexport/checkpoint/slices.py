@@ -1,9 +1,8 @@
-"""Slices of partitioned variables: where each lies, and putting them together."""
+"""Slices of partitioned variables: where each lies, and whether they make up the whole."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -40,23 +39,12 @@ class Slice:
         return tuple(box)
 
 
-def assemble(
-    shape: tuple[int, ...], dtype: "np.dtype[Any]", slices: Sequence[Slice], read: "Callable[[Slice, tuple[int, ...]], np.ndarray[Any, Any]]"
-) -> "np.ndarray[Any, Any]":
-    """The variable of `shape` whose slices `read` gives one at a time, in whatever order, for a slice and its shape.
+def partition(shape: tuple[int, ...], slices: Sequence[Slice]) -> list[tuple[slice, ...]]:
+    """Where each of `slices`, in whatever order, lies in the variable of `shape` that they make up together.
 
-    Raises `MalformedError`, before anything is allocated or read, where the slices overlap or leave a part of the variable out.
+    Raises `MalformedError` where they overlap, reach outside, or leave a part of the variable out.
     """
     boxes = [part.bounds(shape) for part in slices]
-    _require_partition(shape, boxes)
-    whole = np.empty(shape, dtype)
-    for part, box in zip(slices, boxes, strict=True):
-        whole[box] = read(part, tuple(extent.stop - extent.start for extent in box))
-    return whole
-
-
-def _require_partition(shape: tuple[int, ...], boxes: Sequence[tuple[slice, ...]]) -> None:
-    """Raise `MalformedError` unless the boxes, which lie inside, share nothing and have as many elements together as the whole."""
     starts = np.array([[extent.start for extent in box] for box in boxes], np.int64).reshape(len(boxes), len(shape))
     stops = np.array([[extent.stop for extent in box] for box in boxes], np.int64).reshape(len(boxes), len(shape))
     filled = (starts < stops).all(axis=1)
@@ -67,3 +55,4 @@ def _require_partition(shape: tuple[int, ...], boxes: Sequence[tuple[slice, ...]
     covered = sum(math.prod(lengths) for lengths in (stops - starts).tolist())
     if covered != math.prod(shape):
         raise MalformedError(f"the slices hold {covered} of the elements of a variable of shape {list(shape)}")
+    return boxes

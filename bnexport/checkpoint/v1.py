@@ -15,7 +15,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from bnexport.checkpoint.dtypes import type_name
-from bnexport.checkpoint.slices import Slice, assemble
+from bnexport.checkpoint.slices import Slice, partition
 from bnexport.checkpoint.table import Table
 from bnexport.checkpoint.tensors import Stored, TensorInfo, described, require_version
 from bnexport.checkpoint.wire import MalformedError, repeated, submessage, unpack_varints
@@ -122,46 +122,59 @@ class SavedSlices:
         """The tensor, in memory. Raises `CorruptCheckpoint` where the values are not what the metadata say."""
         entry = self.entries[name]
         info = self.info(name)
-        if entry.dtype not in _FIELDS:
-            raise CheckpointError(
-                f"{name!r} in {self._tables[0].path} is a {type_name(entry.dtype)}, which a version 1 file cannot hold: leave it out"
-            )
-        tables = dict(entry.slices)
-        # Each element takes a byte or more; memory for the whole is taken before the slices are read.
-        if math.prod(info.shape) > sum(table.capacity for table in set(tables.values())):
-            raise self._corrupt(name, MalformedError(f"no file of this size can hold its shape {list(info.shape)}"))
         key = name.encode(errors="surrogateescape")
+        parts = self._parts(info, entry)
+        values = np.empty(info.shape, info.dtype)
         try:
-            return assemble(
-                info.shape, info.dtype, list(tables), lambda part, shape: _slice_values(tables[part], part.key(key), entry.dtype, info.dtype, shape)
-            )
+            for box, part, table in parts:
+                shape = tuple(extent.stop - extent.start for extent in box)
+                values[box] = _slice_values(table, part.key(key), entry.dtype, info.dtype, shape)
         except MalformedError as error:
             raise self._corrupt(name, error) from error
+        return values
 
     def stored(self, name: str) -> Stored:
-        """The tensor, still on disk; it is read whole when its pieces are asked for."""
+        """The tensor, still on disk; it is read whole when its pieces are asked for. Raises as `read` does, but for the values."""
         info = self.info(name)
+        self._parts(info, self.entries[name])
         return Stored(name, info.shape, info.dtype, lambda: InMemory(self.read(name)).pieces())
+
+    def _parts(self, info: TensorInfo, entry: _Variable) -> list[tuple[tuple[slice, ...], Slice, Table]]:
+        """Where each slice of a variable lies in it, and in which file; the files are known to be large enough for all of them."""
+        tables = dict(entry.slices)
+        if entry.dtype not in _FIELDS:
+            raise CheckpointError(
+                f"{info.name!r} in {self._tables[0].path} is a {type_name(entry.dtype)}, which a version 1 file cannot hold: leave it out"
+            )
+        # Each element takes a byte or more.
+        if math.prod(info.shape) > sum(table.capacity for table in set(tables.values())):
+            raise self._corrupt(info.name, MalformedError(f"no file of this size can hold its shape {list(info.shape)}"))
+        try:
+            boxes = partition(info.shape, list(tables))
+        except MalformedError as error:
+            raise self._corrupt(info.name, error) from error
+        return [(box, part, table) for box, (part, table) in zip(boxes, tables.items(), strict=True)]
 
     def _add(self, table: Table) -> None:
         """Take in the metadata of one file; slices of one variable may lie in several."""
         value = table.get(b"")
         try:
-            meta = pb.SavedTensorSlices.FromString(bytes(value or b"")).meta
+            saved = pb.SavedTensorSlices.FromString(bytes(value or b""))
         except DecodeError as error:
             raise CorruptCheckpoint(f"{table.path} does not begin with a SavedTensorSlices message: it is not a version 1 checkpoint") from error
-        if value is None:
+        if not saved.HasField("meta"):
             raise CorruptCheckpoint(
-                f"{table.path} is a table without the metadata of a version 1 checkpoint: give the checkpoint's .index file or its prefix"
+                f"{table.path} is a table without the metadata of a version 1 checkpoint: "
+                "if it is the index of one of version 2, name it PREFIX.index"
             )
-        require_version(meta.versions, table.path)
-        for saved in meta.tensor:
-            variable = self.entries.setdefault(saved.name, _Variable(saved.shape, saved.type))
-            if (variable.shape, variable.dtype) != (saved.shape, saved.type):
+        require_version(saved.meta.versions, table.path)
+        for tensor in saved.meta.tensor:
+            variable = self.entries.setdefault(tensor.name, _Variable(tensor.shape, tensor.type))
+            if (variable.shape, variable.dtype) != (tensor.shape, tensor.type):
                 raise CorruptCheckpoint(
-                    f"{table.path}: {saved.name!r} has another shape or type here than in another file of the checkpoint: copy all again"
+                    f"{table.path}: {tensor.name!r} has another shape or type here than in another file of the checkpoint: copy all again"
                 )
-            variable.slices += [(Slice.from_proto(part), table) for part in saved.slice]
+            variable.slices += [(Slice.from_proto(part), table) for part in tensor.slice]
 
     def _corrupt(self, name: str, error: MalformedError) -> CorruptCheckpoint:
         files = self._tables[0].path if len(self._tables) == 1 else f"{self._tables[0].path} and its other files"

@@ -22,6 +22,10 @@ Side = tuple[Ref, int]
 Evaluate = Callable[[Ref, dict[Ref, Any]], Any]
 """Computes a reference's value, given the values of some others."""
 
+_ELEMENTWISE = frozenset({"Add", "AddV2", "Sub", "Mul", "RealDiv", "Div", "Floor", "Cast", "GreaterEqual", "Less", "Select", "SelectV2"})
+_KEEP_STATISTICS = ops.PASS_THROUGH | ops.SWITCHES | frozenset(
+    {"Squeeze", "ExpandDims", "Reshape", "Sub", "Add", "AddV2", "Mul", "Square", "SquaredDifference", "RealDiv", "Sqrt", "Rsqrt", "Cast", "IdentityN"}
+)  # fmt: skip
 _NEARBY = 24  # nodes looked at behind a Merge for a reduction over the batch: moments are made of a handful
 _DOMAINS: dict[str, tuple[Any, ...]] = {"b": (False, True), "i": (0, 1, 2, -1), "u": (0, 1, 2), "f": (1.0, 0.0, 0.5)}
 
@@ -153,15 +157,16 @@ def find_flags(branches: Branches, evaluate: Evaluate, given: dict[Ref, Any], ac
         if node.op in ops.SWITCHES:
             predicate = branches.predicate_of(node)
             predicates.setdefault(predicate, branches.evidence.get(predicate, ([], [])))
-        elif node.op in ops.MERGES:
+        elif node.op in ops.MERGES and not ops.is_gradient(node):
             for side in {s for ref in node.inputs for s in branches.sides.get(ref.node, ())}:
                 merges.setdefault(side[0], []).append(node)
         elif node.op in ops.SELECTS:
             predicate = skip_identities(graph, node.inputs[0])
             found = predicates.setdefault(predicate, branches.evidence.get(predicate, ([], [])))
-            for value, ref in ((1, node.inputs[1]), (0, node.inputs[2])):
-                if what := _nearby(graph, ref, lambda n: ops.is_random(n.op) or ops.in_training_mode(n)):
-                    found[value].append(f"{what} lies behind the {'true' if value else 'false'} side of {node.name}")
+            behind = {1: _training_behind(graph, node.inputs[1]), 0: _training_behind(graph, node.inputs[2])}
+            for value in (0, 1):
+                if behind[value] and not behind[1 - value]:
+                    found[value].append(f"{behind[value]} lies behind the {'true' if value else 'false'} side of {node.name}")
     by_flags: dict[frozenset[str], list[Ref]] = {}
     for predicate in predicates:
         leaves = _flags_of(graph, predicate)
@@ -248,8 +253,13 @@ def _flags_of(graph: Graph, predicate: Ref) -> frozenset[str]:
     return frozenset(leaves)
 
 
-def _nearby(graph: Graph, ref: Ref, wanted: Callable[[Node], bool]) -> str:
-    """The name of a node that `wanted` accepts, among the few just behind `ref`."""
+def _training_behind(graph: Graph, ref: Ref) -> str:
+    """The name of a node just behind `ref` that is random or takes a statistic of the batch."""
+    return _nearby(graph, ref, ops.PASS_THROUGH | _ELEMENTWISE, lambda n: ops.is_random(n.op) or ops.in_training_mode(n)) or _nearby_statistic(graph, ref)
+
+
+def _nearby(graph: Graph, ref: Ref, through: frozenset[str], wanted: Callable[[Node], bool]) -> str:
+    """The name of a node that `wanted` accepts, among the few behind `ref` that are reached through these operators."""
     seen: set[str] = set()
     queue = [ref]
     while queue and len(seen) < _NEARBY:
@@ -260,7 +270,8 @@ def _nearby(graph: Graph, ref: Ref, wanted: Callable[[Node], bool]) -> str:
         node = graph.node(name)
         if wanted(node):
             return name
-        queue.extend(node.inputs)
+        if node.op in through:
+            queue.extend(node.inputs)
     return ""
 
 
@@ -288,17 +299,4 @@ def _input_sides(branches: Branches, ref: Ref) -> frozenset[Side]:
 
 def _nearby_statistic(graph: Graph, ref: Ref) -> str:
     """A mean behind `ref` that is reached through operators which keep statistics what they are."""
-    keep = ops.PASS_THROUGH | ops.SWITCHES | {"Squeeze", "Reshape", "Sub", "Add", "AddV2", "Mul", "Square", "SquaredDifference", "RealDiv", "Sqrt", "Rsqrt", "IdentityN"}
-    seen: set[str] = set()
-    queue = [ref]
-    while queue and len(seen) < _NEARBY:
-        name = queue.pop(0).node
-        if name in seen:
-            continue
-        seen.add(name)
-        node = graph.node(name)
-        if node.op in ("Mean", "Sum") or ops.in_training_mode(node):
-            return name
-        if node.op in keep:
-            queue.extend(node.inputs)
-    return ""
+    return _nearby(graph, ref, _KEEP_STATISTICS, lambda n: n.op in ("Mean", "Sum") or ops.in_training_mode(n))

@@ -14,7 +14,7 @@ from bnexport.graph import ops
 from bnexport.graph.graphdef import Node, Ref, topological
 from bnexport.graph.live import Live
 
-_GRADIENT_SCOPES = ("gradients",)
+_SAVING = frozenset({"SaveV2", "Save", "SaveSlices", "QueueEnqueueManyV2", "QueueEnqueueV2", "QueueEnqueue", "QueueEnqueueMany"})
 _DECISIONS = frozenset(
     {"ArgMax", "ArgMin", "Equal", "NotEqual", "Greater", "GreaterEqual", "Less", "LessEqual", "InTopK", "InTopKV2", "TopK", "TopKV2", "Round", "Rint",
      "OneHot", "Multinomial", "LogicalAnd", "LogicalOr", "LogicalNot", "Where", "IsNan", "IsInf", "IsFinite", "All", "Any"}
@@ -89,6 +89,7 @@ class _Search:
         self._touched: set[str] = set()
         self._weighted: set[str] = set()
         self._sources: dict[Ref, int] = {}
+        self._updates: set[str] = set()
         self._walk()
         inputs = 0
         for name in self._weighted:
@@ -114,7 +115,7 @@ class _Search:
             name = stack.pop()
             for ref in by_node.get(name, ()):
                 for user in self.users[ref]:
-                    if user.name not in reached and not _belongs_to_training(user):
+                    if user.name not in reached and not self._is_training(user):
                         reached[user.name] = user
                         stack.append(user.name)
         inside = {n: [r for r in live.inputs(node) if r.node in reached or r in self._sources] for n, node in reached.items()}
@@ -135,6 +136,10 @@ class _Search:
                 touched = True
             if touched:
                 self._touched.add(name)
+
+    def _is_training(self, node: Node) -> bool:
+        """Whether a node only serves training, or something else was put in its place."""
+        return _belongs_to_training(node) or Ref(node.name) in self.live.replaced
 
     def _is_weight(self, ref: Ref) -> bool:
         """Whether a constant is made of a variable of more than one element, without having been reduced."""
@@ -195,11 +200,14 @@ class _Search:
         by_node = self._users_by_node()
         while True:
             ends = [n for n in inside if not any(u.name in inside and u.op not in _SHAPES_ONLY for u in by_node.get(n, ()))]
-            back = {n for n in ends if self._is_no_output(n, inside)}
+            back = {n for n in ends if self._is_no_output(n, inside) or self._serves_training(n)}
             if not back:
                 break
             for name in back:
-                self.stepped_back.append(Ref(name))
+                if self._serves_training(name):
+                    self._updates.add(name)
+                else:
+                    self.stepped_back.append(Ref(name))
             inside -= back
         return [Ref(n) for n in self.live.graph.nodes if n in set(ends)]
 
@@ -213,16 +221,41 @@ class _Search:
             return False
         if node.op in _DECISIONS:
             return True
-        if node.op == "Cast":
-            return node.attrs.get("SrcT") in ("bool", "int32", "int64") or node.attrs.get("DstT") in ("bool", "int32", "int64", "uint8")
         outside = [u for u in users if u.name in self._depends and u.name not in self.network]
+        if node.op == "Cast" and (bool(outside) or {node.attrs.get("SrcT"), node.attrs.get("DstT")} & {"bool", "int32", "int64", "uint8"}):
+            return True
+        stepped = [u for u in users if u.name in self.network and u.name not in inside]
+        if node.op in ("Neg", "Exp", "Greater", "GreaterEqual") and stepped:
+            return True
+        if node.op in ops.SELECTS and (outside or stepped) and self._chooses_by_sign(node):
+            return True
         if not outside:
             return False
+        if node.op in ("Reshape", "Squeeze", "Transpose") and all("CrossEntropy" in u.op for u in outside):
+            return True
         if node.op in ("Log", "Log1p"):
             return True
         if any(u.op == "Log" for u in users) and node.op in ("Add", "AddV2", "Maximum", "Minimum", "Sub", "ClipByValue"):
             return True
         return any(u.name in self.losses or u.name in self._downstream(self.losses) for u in outside) and self._compares_with_data(name, inside)
+
+    def _serves_training(self, name: str) -> bool:
+        """Whether a node only makes updates of moving statistics, or what dropout was, gradients aside."""
+        node = self.live.graph.nodes[name]
+        if name in self._weighted and not ops.in_training_mode(node):
+            return False
+        users = [u for u in self._users_by_node().get(name, ()) if not ops.is_gradient(u)]
+        return bool(users) and all(ops.is_assignment(u.op) or Ref(u.name) in self.live.replaced or u.name in self._updates for u in users)
+
+    def _chooses_by_sign(self, node: Node) -> bool:
+        """Whether a Select takes x or -x or zero by the sign of x, as the stable form of the sigmoid cross entropy does."""
+        condition, *branches = self.live.inputs(node)
+        test = self.live.graph.nodes[condition.node]
+        if test.op not in ("Greater", "GreaterEqual"):
+            return False
+        x = self.live.inputs(test)[0]
+        plain = [b for b in branches if b == x or self.live.graph.nodes[b.node].op in ("ZerosLike", "Neg", "Const")]
+        return len(plain) == len(branches)
 
     def _compares_with_data(self, name: str, inside: set[str]) -> bool:
         """Whether arithmetic just behind combines the network's result with data that no weight has touched, as a reconstruction loss does."""
@@ -284,9 +317,7 @@ class _Search:
 
 
 def _belongs_to_training(node: Node) -> bool:
-    if ops.is_assignment(node.op) or ops.is_summary(node.op) or node.op.endswith(("Grad", "GradV2", "GradV3")) or node.op in ("SaveV2", "Save", "SaveSlices", "QueueEnqueueManyV2", "QueueEnqueueV2", "BroadcastGradientArgs"):
-        return True
-    return any(part.startswith(_GRADIENT_SCOPES) and part.rstrip("0123456789_") in _GRADIENT_SCOPES for part in node.name.split("/"))
+    return ops.is_assignment(node.op) or ops.is_summary(node.op) or node.op in _SAVING or ops.is_gradient(node)
 
 
 def named_endpoints(live: Live, inputs: list[str], outputs: list[str]) -> Endpoints:

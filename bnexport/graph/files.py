@@ -24,6 +24,7 @@ def read_graph(location: Location) -> Graph:
     graph = Graph({n.name: read_node(n) for n in definition.node}, source=str(path))
     graph.functions = {f.signature.name: f for f in definition.library.function}
     graph.signatures = {k: v for k, v in meta.signature_def.items() if not k.startswith("__")}
+    graph.restore_op = meta.saver_def.restore_op_name.removesuffix(":0")
     graph.collections = dict(meta.collection_def)
     graph.tensorflow_version = meta.meta_info_def.tensorflow_version
     if not graph.nodes:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from bnexport.errors import AmbiguousNetwork, BnexportError, GraphError, UnsupportedOps
+from bnexport.errors import AmbiguousNetwork, BnexportError, GraphError, TensorNotFound, UnsupportedOps
 from bnexport.graph import ops
 from bnexport.graph.branches import Branches, Flag, find_branches, find_flags
 from bnexport.graph.graphdef import Graph, Node, Ref, constant_node, topological
@@ -135,10 +135,12 @@ class Live:
             return ref if self.is_input_with_default(node) else node.inputs[0]
         if (node.op in ops.PASS_THROUGH or node.op in ops.SWITCHES) and node.inputs:
             return node.inputs[0]
-        if node.op in ops.SELECTS and ref.output == 0 and not self.is_dynamic(node.inputs[0]):
-            chosen = self.value(node.inputs[0])
-            if chosen.size == 1:
+        if node.op in ops.SELECTS:
+            chosen = self._known(node.inputs[0])
+            if chosen is not None and chosen.size == 1:
                 return node.inputs[1] if chosen.item() else node.inputs[2]
+        if node.op in ops.BATCH_NORMS and ref.output in (1, 2) and not ops.in_training_mode(node):
+            return node.inputs[2 + ref.output]  # at inference the moving statistics are handed through
         if node.op in ops.MERGES:
             alive = [r for r in node.inputs if not self._is_dead(r)]
             if len(alive) == 1 and ref.output == 0:
@@ -164,10 +166,19 @@ class Live:
     def _predicate(self, predicate: Ref) -> bool | None:
         if predicate not in self._predicates:
             self._predicates[predicate] = None  # stands while it is computed: a predicate that depends on itself has no value
-            resolved = self.resolve(predicate)
-            if not self.is_dynamic(resolved):
-                self._predicates[predicate] = bool(self.value(resolved))
+            value = self._known(predicate)
+            if value is not None and value.size == 1:
+                self._predicates[predicate] = bool(value.item())
         return self._predicates[predicate]
+
+    def _known(self, ref: Ref) -> NDArray | None:
+        """A condition's value where it has one; None where it depends on data, or on what bnexport does not have (a saver's file names, another model's variables)."""
+        if self.is_dynamic(ref):
+            return None
+        try:
+            return self.value(ref)
+        except (UnsupportedOps, TensorNotFound):
+            return None
 
     def inputs(self, node: Node) -> list[Ref]:
         """A node's data inputs, followed."""
@@ -227,6 +238,8 @@ class Live:
             return [_widen(node.attrs["value"])]
         if node.op in ops.VARIABLES:
             return [_widen(self.variables.value(node))]
+        if node.op in ("IsVariableInitialized", "VarIsInitializedOp"):
+            return [np.asarray(True)]
         if ops.is_source(node) or node.op == "PlaceholderWithDefault":
             raise AmbiguousNetwork(f"{self.graph.source}: {node.name!r} ({node.op}) has no value; give it one with --set {node.name}=VALUE")
         if node.op not in OPS:
@@ -250,6 +263,18 @@ class Live:
         """The names of the variables that a constant is computed from, nearest first."""
         order = topological(self.graph, [self.resolve(ref).node], self.inputs)
         return [name for name in reversed(order) if self.graph.nodes[name].op in ops.VARIABLES]
+
+    def used_replacements(self, order: Iterable[str]) -> set[Ref]:
+        """Which of `replaced` are really passed when the nodes of `order` take their inputs."""
+        used = set()
+        for name in order:
+            for ref in self.graph.nodes[name].inputs:
+                following = self._step(ref)
+                while following != ref:
+                    if ref in self.replaced:
+                        used.add(ref)
+                    ref, following = following, self._step(following)
+        return used
 
     def consumers(self) -> dict[Ref, list[Node]]:
         """For each reference, the nodes of the inference graph that take it; what only passes values on is left out."""

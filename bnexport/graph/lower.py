@@ -26,7 +26,8 @@ NDArray = np.ndarray[Any, Any]
 _LITERAL_SIZE = 64  # integers and truth values up to this many stand in the manifest, where people can read them
 _SUMS = {"Add": 1, "AddV2": 1, "BiasAdd": 1, "BiasAddV1": 1, "Sub": -1}
 _KERNEL_NAMES = frozenset({"kernel", "weights", "weight", "w", "filter", "filters", "depthwise_weights", "depthwise_kernel", "pointwise_weights", "pointwise_kernel"})
-_LINEAR_OPS = {"MatMul": "Dense", "Conv2D": "Conv2D", "DepthwiseConv2dNative": "DepthwiseConv2D", "Conv2DBackpropInput": "Conv2DTranspose"}
+_PRODUCTS = frozenset({"MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3"})
+_LINEAR_OPS = {**dict.fromkeys(_PRODUCTS, "Dense"), "Conv2D": "Conv2D", "DepthwiseConv2dNative": "DepthwiseConv2D", "Conv2DBackpropInput": "Conv2DTranspose"}
 _SPATIAL = ("strides", "padding", "dilations", "data_format", "explicit_paddings")
 
 
@@ -172,10 +173,12 @@ class _Lowering:
         data, kernel = (2, 1) if op == "Conv2DTranspose" else (0, 1)
         if not self._is_computed(refs[data]) or self._is_computed(refs[kernel]):
             return None
-        if op == "Dense" and (node.attrs.get("transpose_a") or self.shapes.rank(refs[0]) != 2):
+        if op == "Dense" and (node.attrs.get("transpose_a") or node.attrs.get("adj_x")):
             return None
         array = self._array(refs[kernel], node)
-        if op == "Dense" and node.attrs.get("transpose_b"):
+        if op == "Dense" and len(array.shape) != 2:
+            return None
+        if op == "Dense" and (node.attrs.get("transpose_b") or node.attrs.get("adj_y")):
             array = transposed(array)
         variables = self.live.variables_behind(refs[kernel])
         attrs = {k: v for k, v in attributes(node).items() if k in _SPATIAL and v != []}

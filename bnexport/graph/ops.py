@@ -48,3 +48,10 @@ def is_summary(op: str) -> bool:
 def in_training_mode(node: Node) -> bool:
     """Whether a fused batch norm normalises with the statistics of its batch."""
     return node.op in BATCH_NORMS and bool(node.attrs.get("is_training", True))
+
+
+def is_gradient(node: Node) -> bool:
+    """Whether tf.gradients made a node: by its operator, or by the scope that it always opens."""
+    if node.op.endswith(("Grad", "GradV2", "GradV3")) or node.op == "BroadcastGradientArgs":
+        return True
+    return any(part == "gradients" or (part.startswith("gradients_") and part[10:].isdigit()) for part in node.name.split("/"))

@@ -29,17 +29,52 @@ class Replacement:
     variable: str
 
 
-def use_moving_statistics(live: Live) -> list[Replacement]:
-    """Puts moving averages in place of all batch statistics that are averaged; gives what was replaced (which need not be on the inference path)."""
+def use_moving_statistics(live: Live, choice: str = "auto") -> list[Replacement]:
+    """Puts moving averages in place of batch statistics; gives what was replaced (which need not be on the inference path).
+
+    Args:
+        choice: "moving" or "batch" for all; "auto" for moving, except where all data comes through placeholders of a fixed batch size: what such a graph
+            computes is a function of that one batch, which can be evaluated as it stands.
+    """
+    if choice == "batch":
+        return []
+    found = {s: v for s, v in averages(live).items() if choice == "moving" or not _batch_is_fixed(live, s)}
+    return _replace(live, found)
+
+
+def averages(live: Live) -> dict[Ref, str]:
+    """For each batch statistic that is averaged: the variable that holds its moving average."""
     found: dict[Ref, str] = {}
+    updates: list[tuple[str, Ref]] = []
     for node in list(live.graph.nodes.values()):
         if node.op not in _UPDATES or len(node.inputs) < 2:
             continue
         variable = _variable_of(live, node.inputs[0])
         if variable is None:
             continue
+        updates.append((variable, node.inputs[1]))
         for statistic in _averaged(live, node.inputs[1], variable):
             found.setdefault(statistic, variable)
+    # With zero debias the average is kept in a second variable, from which the plain one is computed: (biased / (1 - decay ** steps)).
+    for variable, written in updates:
+        if variable in found.values() or live.is_dynamic(written):
+            continue
+        behind = set(live.variables_behind(written))
+        for statistic, biased in found.items():
+            if biased in behind and biased != variable and live.variables.array(live.graph.nodes[biased]).shape == live.variables.array(live.graph.nodes[variable]).shape:
+                found[statistic] = variable
+    return found
+
+
+def _batch_is_fixed(live: Live, statistic: Ref) -> bool:
+    """Whether a statistic is taken over a batch that is fed, of a size that the graph fixes."""
+    names = topological(live.graph, [statistic.node], live.inputs)
+    fed = [live.graph.nodes[n] for n in names if ops.is_source(live.graph.nodes[n])]
+    shapes = [(n.attrs.get("_output_shapes") or [n.attrs.get("shape")])[0] for n in fed if n.op in ops.PLACEHOLDERS and n.attrs.get("dtype") != "bool"]
+    return len(shapes) > 0 and all(shape and shape[0] is not None for shape in shapes if shape != []) and all(n.op in ops.PLACEHOLDERS for n in fed)
+
+
+def _replace(live: Live, found: dict[Ref, str]) -> list[Replacement]:
     replacements = []
     trained: dict[str, dict[int, str]] = {}
     for statistic, variable in found.items():

@@ -91,18 +91,36 @@ def _shape_is_known(node: Node) -> bool:
 
 
 def _restored_variables(graph: Graph, checkpoint: Checkpoint) -> dict[str, Saved]:
-    """For each variable node: the key that a saver of the graph restores it from. Savers whose keys the checkpoint holds win."""
+    """For each variable node: the key that a saver of the graph restores it from.
+
+    The saver that wrote the graph comes first; of others (a second saver for averages, say) one counts only for what the first does not restore, and only
+    where the checkpoint holds its keys.
+    """
+    own = _run_by(graph, graph.restore_op)
+    assignments = [n for n in graph.nodes.values() if n.op in ("Assign", "AssignVariableOp") and len(n.inputs) >= 2]
     found: dict[str, Saved] = {}
-    for node in graph.nodes.values():
-        if node.op not in ("Assign", "AssignVariableOp") or len(node.inputs) < 2:
-            continue
+    for node in sorted(assignments, key=lambda n: n.name not in own):
         saved = _restore_behind(graph, node.inputs[1])
-        if saved is None:
+        if saved is None or saved.key not in checkpoint:
             continue
         variable = _variable_behind(graph, node.inputs[0])
-        if variable is not None and (variable not in found or (saved.key in checkpoint and found[variable].key not in checkpoint)):
-            found[variable] = saved
-    return {name: saved for name, saved in found.items() if saved.key in checkpoint}
+        if variable is not None:
+            found.setdefault(variable, saved)
+    return found
+
+
+def _run_by(graph: Graph, name: str) -> set[str]:
+    """The nodes that a group operation runs, through groups of groups; those of a function that it calls."""
+    run: set[str] = set()
+    stack = [name]
+    while stack:
+        current = stack.pop()
+        if current in graph.nodes and current not in run:
+            run.add(current)
+            stack.extend(graph.nodes[current].controls)
+            if graph.nodes[current].op == "IdentityN":
+                run.update(n for n in graph.nodes if n.startswith(f"{current}/"))
+    return run
 
 
 def _variable_behind(graph: Graph, ref: Ref) -> str | None:

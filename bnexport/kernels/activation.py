@@ -112,7 +112,7 @@ def _shifted(x: NDArray) -> NDArray:
 
 
 @op("Softmax", infer=elementwise, inplace=True)
-def softmax(attrs: Attrs, x: NDArray, *, out: NDArray | None = None) -> NDArray:
+def softmax(attrs: Attrs, x: NDArray, *, out: NDArray | None = None) -> Any:
     """eˣ / Σ eˣ over the last axis."""
     if is_half(x.dtype):
         powers = np.exp(_shifted(x))

@@ -21,8 +21,10 @@ from bnexport.kernels.window import (
     slides,
 )
 
-BLOCK_BYTES = 1 << 20
+BLOCK_BYTES = 4 << 20
 """How much of a convolution's windows is laid out at a time: it should still be in the cache when the matrix product reads it."""
+STRIP_BYTES = 256 << 10
+"""How much of a depthwise or transposed convolution's result is worked on at a time; every tap passes over it."""
 BLOCK_ROWS = 256
 """A matrix product of fewer rows spends too much of its time on packing the kernel, so blocks have at least so many where there are."""
 
@@ -120,7 +122,7 @@ def depthwise(x: NDArray, kernel: NDArray, rows: Slide, columns: Slide) -> NDArr
     weights = np.broadcast_to(kernel[:, :, None], (rows.size, columns.size, columns.count, c, m)).reshape(
         rows.size, columns.size, columns.count, c * m
     )
-    high = min(rows.count, max(1, BLOCK_BYTES // 4 // (columns.count * c * m * x.itemsize)))
+    high = min(rows.count, max(1, STRIP_BYTES // (columns.count * c * m * x.itemsize)))
     for image, result in zip(x, out, strict=True):
         for top in range(0, rows.count, high):
             bottom = min(rows.count, top + high)
@@ -149,7 +151,7 @@ def spread(y: NDArray, kernel: NDArray, shape: Sequence[int], rows: Slide, colum
     """
     n, height, width, c = shape
     out = np.zeros((n, height, width, c), y.dtype)
-    deep = max(1, BLOCK_BYTES // max(1, rows.count * columns.count * c * y.itemsize))
+    deep = max(1, STRIP_BYTES // max(1, rows.count * columns.count * c * y.itemsize))
     for first in range(0, n, deep):
         block = y[first : first + deep]
         points = block.reshape(-1, y.shape[3])

@@ -52,7 +52,7 @@ def _between(x: NDArray, axis: int, low: NDArray, high: NDArray, weight: NDArray
 @op("ResizeBilinear", infer=_resized(to_float=True))
 def resize_bilinear(attrs: Attrs, x: NDArray, size: NDArray) -> NDArray:
     """Linear interpolation between the four nearest pixels (`align_corners`, `half_pixel_centers`); the result is float32."""
-    result = x.astype(np.float32, copy=False)
+    result: NDArray = x.astype(np.float32, copy=False)
     for axis, to in reversed(list(enumerate(integers(size), start=1))):
         position = _positions(attrs, x.shape[axis], to)
         floor = np.floor(position)
@@ -106,18 +106,19 @@ def _cubic_weights(attrs: Attrs, size: int, to: int) -> tuple[NDArray, NDArray]:
 @op("ResizeBicubic", infer=_resized(to_float=True))
 def resize_bicubic(attrs: Attrs, x: NDArray, size: NDArray) -> NDArray:
     """Cubic convolution over 16 pixels: Keys' a = -0.5, nothing beyond the edge, with `half_pixel_centers`; else a = -0.75 and repeated edges."""
-    result = x.astype(np.float32, copy=False)
+    result: NDArray = x.astype(np.float32, copy=False)
     for axis, to in reversed(list(enumerate(integers(size), start=1))):
         pixels, weights = _cubic_weights(attrs, x.shape[axis], to)
         tail = [1] * (x.ndim - axis - 1)
-        result = sum((result.take(pixels[:, i], axis) * weights[:, i].reshape(-1, *tail) for i in range(4)), np.float32(0))
-    return np.asarray(result)
+        parts = [result.take(pixels[:, i], axis) * weights[:, i].reshape(-1, *tail) for i in range(4)]
+        result = parts[0] + parts[1] + parts[2] + parts[3]
+    return result
 
 
 @op("ResizeArea", infer=_resized(to_float=True))
 def resize_area(attrs: Attrs, x: NDArray, size: NDArray) -> NDArray:
     """The mean over the area that each output pixel covers; pixels count by the part of them that is covered."""
-    result = x.astype(np.float32, copy=False)
+    result: NDArray = x.astype(np.float32, copy=False)
     for axis, to in enumerate(integers(size), start=1):
         n = x.shape[axis]
         scale = _scale(attrs, n, to)
@@ -128,7 +129,7 @@ def resize_area(attrs: Attrs, x: NDArray, size: NDArray) -> NDArray:
             for pixel in range(int(np.floor(start[i])), int(np.ceil(stop[i]))):
                 # what lies beyond the edge counts as the edge
                 weights[i, min(pixel, n - 1)] += min(pixel + 1, stop[i]) - max(pixel, start[i])
-        result = np.moveaxis(np.tensordot(weights / scale, result, (1, axis)), 0, axis)
+        result = np.moveaxis(np.tensordot(np.true_divide(weights, scale, dtype=np.float32), result, (1, axis)), 0, axis)
     return np.ascontiguousarray(result)
 
 
@@ -153,7 +154,13 @@ def _box_positions(low: Any, high: Any, size: int, to: int) -> tuple[NDArray, ND
 
 @op("CropAndResize", infer=_cropped)
 def crop_and_resize(attrs: Attrs, x: NDArray, boxes: NDArray, of: NDArray, size: NDArray) -> NDArray:
-    """Crops (y1, x1, y2, x2 in units of the image) of the images `of`, resized by `method` bilinear or nearest; `extrapolation_value` lies outside."""
+    """Crops (y1, x1, y2, x2 in units of the image) of the images `of`, resized by `method` bilinear or nearest.
+
+    What lies outside of the image has the `extrapolation_value`.
+
+    Raises:
+        InputError: there is no such image among those given.
+    """
     height, width = integers(size)
     if of.size and (of.min() < 0 or of.max() >= len(x)):
         raise InputError(f"CropAndResize is asked for an image that is not among the {len(x)} given")

@@ -39,7 +39,7 @@ def _accumulator(x: NDArray, axes: tuple[int, ...]) -> "np.dtype[Any]":
         return np.dtype(np.float32)
     if x.dtype == np.float32 and axes != (x.ndim - 1,) and _terms(x, axes) > FLOAT32_TERMS:
         return np.dtype(np.float64)
-    return x.dtype
+    return np.dtype(x.dtype)
 
 
 @op("Sum", infer=_reduction)

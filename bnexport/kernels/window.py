@@ -54,7 +54,7 @@ def slide(padding: str, explicit: Sequence[int], length: int, size: int, stride:
         raise GraphError(f"there is no padding {padding}: it is SAME, VALID or EXPLICIT")
     before, after = (explicit[0], explicit[1]) if padding == "EXPLICIT" else (0, 0)
     room = before + length + after - extent
-    if room < 0:
+    if room < 0 and extent > 1:  # a window of one element stands nowhere on no elements, such as those of an empty batch
         raise shapes_differ(f"a window of {size} (dilation {dilation}) with padding {padding}", (length,))
     return Slide(size, stride, dilation, before, after, room // stride + 1)
 

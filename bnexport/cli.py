@@ -1,0 +1,323 @@
+"""The command line. A command parses what it was given, calls the library and prints; modules are imported by the commands that use them, for the sake of `run`."""
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bnexport._version import __version__
+from bnexport.errors import BnexportError, CheckpointError, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from bnexport.program import Array, Program
+    from bnexport.runner import Model
+    from bnexport.tables import Block
+
+PROGRESS_AFTER = 1.0
+"""Seconds after which a terminal is shown a progress bar."""
+
+
+class _Commands(click.Group):
+    """Shows the library's errors as a command line does: one message on standard error, exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BnexportError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(__version__, prog_name="bnexport")
+@click.pass_context
+def main(ctx: click.Context) -> None:
+    """Take a trained TensorFlow 1.x network, batch norm and all, out of TensorFlow.
+
+    \b
+    Example:
+        bnexport convert model.ckpt out.npz
+        bnexport run out.npz input.csv
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+# ---- convert
+
+
+def _pair(option: str, text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name or not value:
+        raise click.BadParameter(f"{text!r} is not NAME=VALUE", param_hint=option)
+    return name, value
+
+
+def _values(_: click.Context, __: click.Parameter, texts: Sequence[str]) -> dict[str, Any]:
+    return {name: _value(name, text) for name, text in (_pair("--set", text) for text in texts)}
+
+
+def _value(name: str, text: str) -> Any:
+    """A bool, an int, a float, or a list of them, nested evenly."""
+    import json
+
+    import numpy as np
+
+    word = text.strip().lower()
+    try:
+        value = json.loads(word)
+    except ValueError:
+        try:
+            value = float(word)  # .5, inf, nan
+        except ValueError:
+            value = None
+    try:
+        fits = np.asarray(value).dtype.kind in "biuf"
+    except ValueError:  # rows of different lengths
+        fits = False
+    if not fits:
+        raise click.BadParameter(f"{name}={text}: the value is none of true, false, a number and a JSON list of them", param_hint="--set")
+    return value
+
+
+def _shapes(_: click.Context, __: click.Parameter, texts: Sequence[str]) -> dict[str, list[int | None]]:
+    shapes = {}
+    for text in texts:
+        name, sizes = _pair("--shape", text)
+        shapes[name] = [_size(text, size.strip()) for size in sizes.strip("[]()").split(",")]
+    return shapes
+
+
+def _size(text: str, size: str) -> int | None:
+    if size.lower() in ("?", "-1", "none"):
+        return None
+    if not size.isdecimal():
+        raise click.BadParameter(f"{text}: {size!r} is no size; give numbers with commas between them, and ? for any size", param_hint="--shape")
+    return int(size)
+
+
+@main.command()
+@click.argument("checkpoint", metavar="CKPT")
+@click.argument("out", metavar="OUT")
+@click.option("--input", "inputs", metavar="NAME", multiple=True, help="A tensor to be the input, or NAME=TENSOR. Repeatable. By default the inputs are found.")
+@click.option("--output", "outputs", metavar="NAME", multiple=True, help="A tensor to be an output, or NAME=TENSOR. Repeatable. By default the outputs are found.")
+@click.option("--set", "set_values", metavar="NAME=VALUE", multiple=True, callback=_values, help="The value of a flag or another tensor: true, false, a number, a JSON list. Repeatable.")
+@click.option("--shape", "shapes", metavar="NAME=?,28,28,1", multiple=True, callback=_shapes, help="The shape of an input, ? for any size. Repeatable.")
+@click.option("--signature", metavar="NAME", help="The signature of a SavedModel.  [default: serving_default]")
+@click.option("--ema", is_flag=True, help="Take the averaged weights (Polyak averages) where the checkpoint holds them.")
+@click.option("--no-graph", is_flag=True, help="Read the variables' names alone, even where there is a graph.")
+@click.option("--activation", metavar="NAME", help="Without a graph: the activation of the hidden layers.")
+@click.option("--epsilon", metavar="NUMBER", type=float, help="Without a graph: the epsilon of the batch norms.")
+@click.option("--order", metavar="A,B,C", help="Without a graph: the layers in their order.")
+@click.option("--quiet", is_flag=True, help="No summary and no progress bar.")
+def convert(
+    checkpoint: str,
+    out: str,
+    inputs: tuple[str, ...],
+    outputs: tuple[str, ...],
+    set_values: dict[str, Any],
+    shapes: dict[str, list[int | None]],
+    signature: str | None,
+    ema: bool,
+    no_graph: bool,
+    activation: str | None,
+    epsilon: float | None,
+    order: str | None,
+    quiet: bool,
+) -> None:
+    """Write the network in the checkpoint CKPT to the bundle OUT (.npz or .h5), ready for inference.
+
+    CKPT is the prefix that tf.train.Saver was given, any of the files with it, their folder, or the folder of a SavedModel. A summary of what was done goes to standard error.
+
+    \b
+    Example:
+        bnexport convert model.ckpt out.npz
+        bnexport convert model.ckpt out.npz --output logits --set phase_train=false
+        bnexport convert model.ckpt out.npz --activation relu --epsilon 1e-3    (the .meta is lost)
+    """
+    from bnexport.convert import Options, to_program
+    from bnexport.formats import write_bundle
+
+    _check_destination(out)
+    _refuse_bundle(checkpoint)
+    options = Options(
+        set_values=set_values,
+        inputs=inputs,
+        outputs=outputs,
+        shapes=shapes,
+        averages=ema,
+        signature=signature,
+        activation=activation,
+        epsilon=epsilon,
+        order=[part.strip() for part in order.split(",")] if order else (),
+        use_graph=not no_graph,
+    )
+    program = to_program(checkpoint, options)
+    with _Progress(program, shown=not quiet and sys.stderr.isatty()):
+        write_bundle(out, program)
+    if not quiet:
+        from bnexport.report import summary
+
+        for line in summary(program):
+            name, colon, rest = line.partition(":")
+            click.echo(click.style(name + colon, fg="yellow", bold=True) + rest if name == "Warning" else line, err=True)
+        click.echo(f"wrote {out}", err=True)
+
+
+def _check_destination(out: str) -> None:
+    """Refuses what could not be written, before any work."""
+    from pathlib import Path
+
+    from bnexport.formats import FORMATS
+
+    path = Path(out)
+    known = [suffix for form in FORMATS for suffix in form.suffixes]
+    if path.suffix.lower() not in known:
+        raise UsageError(f"{out} has the suffix {path.suffix or '(none)'}; a bundle is written as one of {', '.join(known)}")
+    if not path.parent.is_dir():
+        raise UsageError(f"{out} cannot be written: there is no folder {path.parent}")
+
+
+def _refuse_bundle(path: str) -> None:
+    from bnexport.formats import is_bundle, read_bundle
+
+    if not is_bundle(path):
+        return
+    try:
+        read_bundle(path)
+    except BnexportError:  # some other zip or HDF5 file: the checkpoint reader says what is wrong with it
+        return
+    raise UsageError(f"{path} is a bundle already: evaluate it with `bnexport run {path} INPUT`; convert takes a checkpoint")
+
+
+class _Counted:
+    """An array that tells how many of its bytes have been read."""
+
+    def __init__(self, array: "Array", progress: "_Progress") -> None:
+        self.shape, self.dtype = array.shape, array.dtype
+        self._array, self._progress = array, progress
+
+    def pieces(self) -> "Iterator[np.ndarray[Any, Any]]":
+        for piece in self._array.pieces():
+            yield piece
+            self._progress.advance(piece.nbytes)
+
+
+class _Progress:
+    """A progress bar over the bytes of a program's arrays as they are written, once that has taken a while."""
+
+    def __init__(self, program: "Program", *, shown: bool) -> None:
+        from time import monotonic
+
+        self._clock = monotonic
+        self._start = monotonic()
+        self._bar: Any = None
+        self._done = self._total = 0
+        if shown:
+            for layer in program.layers:
+                layer.arrays.update({role: _Counted(array, self) for role, array in layer.arrays.items()})
+            self._total = sum(_nbytes(array) for layer in program.layers for array in layer.arrays.values())
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.render_finish()
+
+    def advance(self, count: int) -> None:
+        self._done += count
+        if self._bar is not None:
+            self._bar.update(count)
+        elif self._clock() - self._start > PROGRESS_AFTER:
+            self._bar = click.progressbar(length=self._total, label="writing", file=sys.stderr)
+            self._bar.update(self._done)
+
+
+def _nbytes(array: "Array") -> int:
+    from math import prod
+
+    return prod(array.shape) * array.dtype.itemsize
+
+
+# ---- run
+
+
+@main.command()
+@click.argument("bundle", metavar="BUNDLE")
+@click.argument("rows", metavar="INPUT")
+@click.option("-o", "--output", "out", metavar="OUT", help="The file to write, as its suffix says: .csv, .tsv, .npy or .npz.  [default: CSV to standard output]")
+@click.option("--header/--no-header", default=None, help="Whether the first row of a CSV input names its columns.  [default: where none of its cells is a number]")
+def run(bundle: str, rows: str, out: str | None, header: bool | None) -> None:
+    """Evaluate the bundle BUNDLE on the rows of INPUT.
+
+    INPUT is CSV, a row for each example with its further dimensions flattened row-major, or .npy, or .npz with an array under each input's name; - is CSV from standard input.
+
+    \b
+    Example:
+        bnexport run out.npz input.csv
+        bnexport run out.npz input.npy -o scores.npz
+        head -1 input.csv | bnexport run out.npz -
+    """
+    from bnexport.tables import BLOCK_ROWS, read_inputs, write_outputs
+
+    model = _loaded(bundle)
+    # In blocks only where a row's result cannot depend on the other rows.
+    blocks = read_inputs(rows, model.inputs, header=header, block_rows=BLOCK_ROWS if model._tiled else None)
+    write_outputs(out, model.outputs, _predicted(model, blocks))
+
+
+def _loaded(path: str) -> "Model":
+    from bnexport.formats import is_bundle
+    from bnexport.runner import load
+
+    if not is_bundle(path) and _is_checkpoint(path):
+        raise UsageError(f"{path} is a checkpoint; run takes a bundle: make one with `bnexport convert {path} out.npz`")
+    return load(path)
+
+
+def _is_checkpoint(path: str) -> bool:
+    from bnexport.checkpoint import locate
+
+    try:
+        locate(path)
+    except CheckpointError:
+        return False
+    return True
+
+
+def _predicted(model: "Model", blocks: "Iterable[Block]") -> "Iterator[dict[str, np.ndarray[Any, Any]]]":
+    for block in blocks:
+        result = model.predict(block)
+        yield result if isinstance(result, dict) else {model.outputs[0].name: result}
+
+
+# ---- inspect
+
+
+@main.command()
+@click.argument("path", metavar="PATH")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, for machines.")
+def inspect(path: str, as_json: bool) -> None:
+    """List what PATH, a checkpoint or a bundle, holds.
+
+    Of a checkpoint: each layer's variables with role, shape and dtype, the batch norms' epsilon, and what belongs to no layer. Of a bundle: inputs, outputs and layers, and what they were made from.
+
+    \b
+    Example:
+        bnexport inspect model.ckpt
+        bnexport inspect out.npz --json
+    """
+    from bnexport.inspection import examine, listing
+
+    record = examine(path)
+    if as_json:
+        import json
+
+        click.echo(json.dumps(record, indent=1))
+        return
+    for text in listing(record):
+        # A heading begins at the margin; click drops the style where the output is no terminal.
+        click.echo(click.style(text, bold=True) if text and not text.startswith(" ") else text)
