@@ -101,10 +101,27 @@ def _size(text: str, size: str) -> int | None:
 @main.command()
 @click.argument("checkpoint", metavar="CKPT")
 @click.argument("out", metavar="OUT")
-@click.option("--input", "inputs", metavar="NAME", multiple=True, help="A tensor to be the input, or NAME=TENSOR. Repeatable. By default the inputs are found.")
-@click.option("--output", "outputs", metavar="NAME", multiple=True, help="A tensor to be an output, or NAME=TENSOR. Repeatable. By default the outputs are found.")
-@click.option("--set", "set_values", metavar="NAME=VALUE", multiple=True, callback=_values, help="The value of a flag or another tensor: true, false, a number, a JSON list. Repeatable.")
-@click.option("--shape", "shapes", metavar="NAME=?,28,28,1", multiple=True, callback=_shapes, help="The shape of an input, ? for any size. Repeatable.")
+@click.option(
+    "--input", "inputs", metavar="NAME", multiple=True, help="A tensor to be the input, or NAME=TENSOR. Repeatable. By default the inputs are found."
+)
+@click.option(
+    "--output",
+    "outputs",
+    metavar="NAME",
+    multiple=True,
+    help="A tensor to be an output, or NAME=TENSOR. Repeatable. By default the outputs are found.",
+)
+@click.option(
+    "--set",
+    "set_values",
+    metavar="NAME=VALUE",
+    multiple=True,
+    callback=_values,
+    help="The value of a flag or another tensor: true, false, a number, a JSON list. Repeatable.",
+)
+@click.option(
+    "--shape", "shapes", metavar="NAME=?,28,28,1", multiple=True, callback=_shapes, help="The shape of an input, ? for any size. Repeatable."
+)
 @click.option("--signature", metavar="NAME", help="The signature of a SavedModel.  [default: serving_default]")
 @click.option("--ema", is_flag=True, help="Take the averaged weights (Polyak averages) where the checkpoint holds them.")
 @click.option("--no-graph", is_flag=True, help="Read the variables' names alone, even where there is a graph.")
@@ -248,8 +265,14 @@ def _nbytes(array: "Array") -> int:
 @main.command()
 @click.argument("bundle", metavar="BUNDLE")
 @click.argument("rows", metavar="INPUT")
-@click.option("-o", "--output", "out", metavar="OUT", help="The file to write, as its suffix says: .csv, .tsv, .npy or .npz.  [default: CSV to standard output]")
-@click.option("--header/--no-header", default=None, help="Whether the first row of a CSV input names its columns.  [default: where none of its cells is a number]")
+@click.option(
+    "-o", "--output", "out", metavar="OUT", help="The file to write, as its suffix says: .csv, .tsv, .npy or .npz.  [default: CSV to standard output]"
+)
+@click.option(
+    "--header/--no-header",
+    default=None,
+    help="Whether the first row of a CSV input names its columns.  [default: where none of its cells is a number]",
+)
 def run(bundle: str, rows: str, out: str | None, header: bool | None) -> None:
     """Evaluate the bundle BUNDLE on the rows of INPUT.
 

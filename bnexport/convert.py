@@ -151,12 +151,15 @@ def _refuse_name_options(options: Options, location: Location) -> None:
 def _signature_endpoints(live: Any, signature: Any) -> Any:
     from bnexport.graph.endpoints import Endpoints, sources_of
     from bnexport.graph.graphdef import parse_ref
+    from bnexport.graph.values import dtype_name
 
     inputs = {key: live.resolve(parse_ref(info.name)) for key, info in sorted(signature.inputs.items())}
     outputs = {key: live.resolve(parse_ref(info.name)) for key, info in sorted(signature.outputs.items())}
+    text = [key for key, info in signature.outputs.items() if dtype_name(info.dtype) == "object"]
+    outputs = {key: ref for key, ref in outputs.items() if key not in text}
     constant = [key for key, ref in outputs.items() if not live.is_dynamic(ref)]
     if constant:
         raise GraphError(f"{live.graph.source}: the output {constant[0]!r} of the signature is a constant")
     needed = sources_of(live, outputs.values())
     used = {key: ref for key, ref in inputs.items() if ref in needed}
-    return Endpoints({**used, **{str(r): r for r in needed if r not in used.values()}}, outputs)
+    return Endpoints({**used, **{str(r): r for r in needed if r not in used.values()}}, outputs, [f"{key} (text)" for key in text])

@@ -62,3 +62,249 @@ def examine(path: str | Path) -> Record:
     location = locate(path)
     with Checkpoint(location) as checkpoint:
         return _checkpoint(location, checkpoint)
+
+
+def listing(record: Record) -> Iterator[str]:
+    """The lines of a record for people; headings begin at the margin, and what belongs to them is indented."""
+    yield from (_bundle_lines if record["kind"] == "bundle" else _checkpoint_lines)(record)
+
+
+# ---- checkpoints
+
+
+def _checkpoint(location: "Location", checkpoint: "Checkpoint") -> Record:
+    program, reason = _converted(location)
+    places: Places = {}
+    if program is not None:
+        places = _by_graph(program, _keys(location, checkpoint), places)
+    variables = []
+    for name in checkpoint.names():
+        info = checkpoint.info(name)
+        role, layer = places.get(name, ("unknown", None))
+        size = 0 if info.dtype.hasobject else math.prod(info.shape)
+        dtype = "string" if info.dtype.hasobject else info.dtype.name
+        variables.append({"name": name, "shape": list(info.shape), "dtype": dtype, "parameters": size, "role": role, "layer": layer})
+    graph = location.meta or location.saved_model
+    return {
+        "kind": "checkpoint",
+        "path": str(checkpoint.prefix),
+        "version": location.version,
+        "graph": None if graph is None else graph.name,
+        "tensorflow": None if program is None else program.conversion.get("tensorflow"),
+        "unconverted": reason,
+        "inputs": None if program is None else _ports(program.inputs),
+        "outputs": None if program is None else _ports(program.outputs),
+        "parameters": sum(variable["parameters"] for variable in variables if variable["layer"] is not None),
+        "layers": _layers(program, variables),
+        "variables": variables,
+        "warnings": [] if program is None else list(program.conversion.get("warnings", ())),
+    }
+
+
+def _converted(location: "Location") -> tuple[Program | None, str | None]:
+    """The network of the graph beside a checkpoint; or none, and the reason where there is a graph."""
+    from bnexport.convert import to_program
+
+    if location.meta is None and location.saved_model is None:
+        return None, None
+    try:
+        # The folder of a SavedModel holds its checkpoint two levels below.
+        return to_program(location.saved_model.parent if location.saved_model else location.prefix or ""), None
+    except BnexportError as error:
+        return None, str(error)
+
+
+def _keys(location: "Location", checkpoint: "Checkpoint") -> Mapping[str, str]:
+    """The checkpoint's key of each variable of its graph."""
+    from bnexport.graph import ops
+    from bnexport.graph.files import read_graph
+    from bnexport.graph.functions import inline_functions
+    from bnexport.graph.variables import Variables
+
+    graph = read_graph(location)
+    inline_functions(graph)
+    variables = Variables(graph, checkpoint)
+    nodes = [node for node in graph.nodes.values() if node.op in ops.VARIABLES and variables.holds(node)]
+    return {node.name: variables.saved(node).key for node in nodes}
+
+
+Places = dict[str, tuple[str, str | None]]
+"""Role and layer by checkpoint key."""
+
+
+def _by_graph(program: Program, keys: Mapping[str, str], named: Places) -> Places:
+    """Roles as the graph uses the variables; what no layer uses keeps the role of its name, and no layer."""
+    places: Places = {name: (role, None) for name, (role, _) in named.items()}
+
+    def put(names: Any, role: str, layer: Layer, *, unless: tuple[str, ...] = ()) -> None:
+        for name in [names] if isinstance(names, str) else names or ():
+            key = keys.get(name, name)
+            known = named.get(key, ("unknown", None))[0]
+            if places.get(key, ("", None))[1] is None:
+                places[key] = (known if known in unless else role, layer.name)
+
+    for layer in program.layers:
+        put(layer.provenance.get("kernel"), "kernel", layer)
+        for norm in batch_norms(layer):
+            for key, role in _NORM_ROLES.items():
+                put(norm.get(key), role, layer)
+        for part in layer.provenance.get("parts", ()):
+            # A batch norm written out by hand subtracts its mean and adds its beta in steps that look like any other.
+            put(part.get("shift"), "bias", layer, unless=("beta", "moving mean"))
+            put(part.get("scale"), "scale", layer, unless=("gamma",))
+        for names in layer.provenance.get("operands", {}).values():
+            put(names, "unknown", layer, unless=ROLES)
+    return places
+
+
+def _layers(program: Program | None, variables: list[Record]) -> list[Record]:
+    members: dict[str, dict[str, list[str]]] = {}
+    for variable in variables:
+        if variable["layer"] is not None:
+            members.setdefault(variable["layer"], {}).setdefault(variable["role"], []).append(variable["name"])
+    if program is None:
+        return [{"name": name, "op": None, "activation": None, "batch_norms": _completed([], roles)} for name, roles in members.items()]
+    return [
+        {"name": layer.name, "op": layer.op, "activation": layer.activation, "batch_norms": _completed(batch_norms(layer), members[layer.name])}
+        for layer in program.layers
+        if layer.name in members
+    ]
+
+
+def _completed(norms: list[Record], roles: Mapping[str, list[str]]) -> list[Record]:
+    """Every key of a batch norm; where a layer has one alone, the variables of its roles are that one's."""
+    if not norms and "moving variance" in roles:
+        norms = [{}]
+    full = [{key: norm.get(key) for key in (*_NORM_ROLES, "epsilon", "epsilon_from")} for norm in norms]
+    if len(full) == 1:
+        for key, role in _NORM_ROLES.items():
+            if full[0][key] is None and len(roles.get(role, ())) == 1:
+                full[0][key] = roles[role][0]
+    return full
+
+
+def _checkpoint_lines(record: Record) -> Iterator[str]:
+    count = len(record["variables"])
+    yield f"{record['path']}: checkpoint of version {record['version']}, {count} variable{'s' * (count != 1)}, {record['parameters']:,} parameters in layers"
+    yield from _field("graph", record["graph"] or "none; roles are read off the names")
+    yield from _field("tensorflow", record["tensorflow"])
+    yield from _field("not converted", record["unconverted"] and f"roles are read off the names, for {record['unconverted'].splitlines()[0]}")
+    yield from _port_lines(record)
+    rows: dict[str | None, list[Record]] = {}
+    for variable in record["variables"]:
+        rows.setdefault(variable["layer"], []).append(variable)
+    width = max((len(shape_text(variable["shape"])) for variable in record["variables"]), default=0)
+    for layer in record["layers"]:
+        yield ""
+        yield "  ".join([layer["name"], ", ".join([text for text in (layer["op"], layer["activation"]) if text])]).rstrip()
+        yield from _variable_lines(sorted(rows[layer["name"]], key=_place), width)
+        for norm in layer["batch_norms"]:
+            if norm["epsilon"] is not None:
+                yield f"  {'epsilon':<15}  {number(norm['epsilon'])}{' from ' + norm['epsilon_from'] if norm['epsilon_from'] else ''}"
+            else:
+                yield f"  {'epsilon':<15}  not known: only the graph says it"
+    others = rows.get(None, [])
+    for title, chosen in (
+        ("optimiser slots", [row for row in others if row["role"] == "optimiser slot"]),
+        ("in no layer", [row for row in others if row["role"] != "optimiser slot"]),
+    ):
+        if chosen:
+            yield ""
+            yield f"{title} ({len(chosen)})"
+            yield from _variable_lines(chosen, width)
+
+
+def _place(variable: Record) -> int:
+    return ROLES.index(variable["role"]) if variable["role"] in ROLES else len(ROLES)
+
+
+def _variable_lines(variables: Iterable[Record], width: int) -> Iterator[str]:
+    for variable in variables:
+        yield f"  {variable['role']:<15}  {shape_text(variable['shape']):<{width}}  {variable['dtype']:<8}  {variable['name']}"
+
+
+# ---- bundles
+
+
+def _bundle(path: str, program: Program) -> Record:
+    record = program.conversion
+    layers = [
+        {
+            "name": layer.name,
+            "op": layer.op,
+            "inputs": [operand for operand in layer.inputs if isinstance(operand, str) and not operand.startswith("@")],
+            "activation": layer.activation,
+            "arrays": {role: {"shape": list(array.shape), "dtype": array.dtype.name} for role, array in layer.arrays.items()},
+            "batch_norms": _completed(batch_norms(layer), {}) if batch_norms(layer) else [],
+            "provenance": layer.provenance,
+        }
+        for layer in program.layers
+    ]
+    return {
+        "kind": "bundle",
+        "path": path,
+        "tensorflow": record.get("tensorflow"),
+        "incomplete": record.get("incomplete"),
+        "inputs": _ports(program.inputs),
+        "outputs": _ports(program.outputs),
+        "parameters": sum(math.prod(array.shape) for layer in program.layers for array in layer.arrays.values()),
+        "layers": layers,
+        "warnings": list(record.get("warnings", ())),
+        "conversion": record,
+    }
+
+
+def _bundle_lines(record: Record) -> Iterator[str]:
+    count = len(record["layers"])
+    yield f"{record['path']}: bundle, {count} layer{'s' * (count != 1)}, {record['parameters']:,} parameters"
+    yield from _field("made from", ", ".join(record["conversion"].get("source", ())))
+    yield from _field("made by", record["conversion"].get("producer"))
+    yield from _field("tensorflow", record["tensorflow"])
+    yield from _field("incomplete", record["incomplete"])
+    yield from _port_lines(record)
+    arrays = [array for layer in record["layers"] for array in layer["arrays"].values()]
+    width = max((len(shape_text(array["shape"])) for array in arrays), default=0)
+    for layer in record["layers"]:
+        yield ""
+        source = f" of {', '.join(layer['inputs'])}" if layer["inputs"] else ""
+        yield f"{layer['name']}  {layer['op']}{', ' + layer['activation'] if layer['activation'] else ''}{source}"
+        for role, array in layer["arrays"].items():
+            yield f"  {role:<15}  {shape_text(array['shape']):<{width}}  {array['dtype']}"
+        yield from _origin(layer)
+
+
+def _origin(layer: Record) -> Iterator[str]:
+    provenance = layer["provenance"]
+    kernel = provenance.get("kernel")
+    plain = [kernel] if isinstance(kernel, str) else list(kernel or ())
+    folded = {norm["variance"] for norm in layer["batch_norms"]}
+    for part in provenance.get("parts", ()):
+        if str(part.get("variance")) not in folded:
+            plain += [part[role] for role in ("scale", "shift") if isinstance(part.get(role), str)]
+    if plain:
+        yield f"  {'from':<15}  {', '.join(dict.fromkeys(plain))}"
+    for norm in layer["batch_norms"]:
+        roles = ", ".join(f"{key} {norm[key]}" for key in _NORM_ROLES if norm[key] is not None)
+        yield f"  {'batch norm':<15}  {roles}, epsilon {number(norm['epsilon'])}{' from ' + norm['epsilon_from'] if norm['epsilon_from'] else ''}"
+    if "not_folded" in provenance:
+        yield f"  {'not folded':<15}  {provenance['not_folded']}"
+
+
+# ---- both
+
+
+def _ports(ports: Iterable[Port]) -> list[Record]:
+    return [{"name": port.name, "shape": list(port.shape), "dtype": port.dtype} for port in ports]
+
+
+def _port_lines(record: Record) -> Iterator[str]:
+    for key in ("inputs", "outputs"):
+        for port in record[key] or ():
+            yield from _field(key[:-1], f"{port['name']} {shape_text(port['shape'])} {port['dtype']}")
+    for text in record["warnings"]:
+        yield from _field("Warning", text)
+
+
+def _field(name: str, text: str | None) -> Iterator[str]:
+    if text:
+        yield f"  {name + ':':<15}  {text}"

@@ -241,6 +241,15 @@ def test_damaged_strings(tmp_path, values, at, what):
         checkpoint.read("x")
 
 
+def test_strings_whose_lengths_do_not_end(tmp_path):
+    data = b"\x80" * 4
+    with (
+        open_checkpoint(forged(tmp_path, {b"x": entry(7, [1], data)}, data)) as checkpoint,
+        pytest.raises(CorruptCheckpoint, match="end inside a varint"),
+    ):
+        checkpoint.read("x")
+
+
 def test_strings_that_nobody_wrote_the_checksum_of(tmp_path):
     """An empty string tensor that takes no bytes at all, which TensorFlow's reader allows, has no checksum of its lengths to compare."""
     with open_checkpoint(forged(tmp_path, {b"x": entry(7, [0], b"")})) as checkpoint, pytest.raises(CorruptCheckpoint, match="size of the entry"):
@@ -258,6 +267,34 @@ def test_a_damaged_array_is_not_given_out_whole(tmp_path):
         assert next(pieces).size == next(pieces).size == 1 << 18
         with pytest.raises(CorruptCheckpoint, match="the checksum of 'x' does not match"):
             next(pieces)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_file_that_becomes_shorter_while_it_is_read(tmp_path, streamed):
+    data = bytes(3 << 20)
+    path = forged(tmp_path, {b"x": entry(1, [3 << 18], data, crc=1)}, data)
+    with open_checkpoint(path) as checkpoint:
+        pieces = checkpoint.stored("x").pieces()
+        next(pieces)
+        (tmp_path / "m.data-00000-of-00001").write_bytes(b"")
+        with pytest.raises(CorruptCheckpoint, match="data-00000-of-00001 became shorter while it was read"):
+            list(pieces) if streamed else checkpoint.read("x")
+
+
+def test_a_folder_in_place_of_the_data(tmp_path):
+    path = forged(tmp_path, {b"x": entry(1, [1], FOUR)})
+    (tmp_path / "m.data-00000-of-00001").unlink()
+    (tmp_path / "m.data-00000-of-00001").mkdir()
+    with open_checkpoint(path) as checkpoint, pytest.raises(CheckpointError, match=r"data-00000-of-00001 cannot be read \(Is a directory\)"):
+        checkpoint.read("x")
+
+
+def test_a_type_that_is_newer_than_the_installed_ml_dtypes(tmp_path, monkeypatch):
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    monkeypatch.delattr(ml_dtypes, "float8_e5m2")
+    path = forged(tmp_path, {b"x": entry(24, [4], FOUR)}, FOUR)
+    with open_checkpoint(path) as checkpoint, pytest.raises(CheckpointError, match="the type float8_e5m2 needs a newer ml_dtypes than"):
+        checkpoint.read("x")
 
 
 def test_an_object_graph_that_is_none(tmp_path):
@@ -297,6 +334,27 @@ def version_1(tmp_path, tensor, sizes=(4,), dtype=1):
 )
 def test_contradictions_of_version_1(tmp_path, tensor, sizes, dtype, found):
     with version_1(tmp_path, tensor, sizes, dtype) as checkpoint, pytest.raises(CorruptCheckpoint, match=found):
+        checkpoint.read("x")
+
+
+@pytest.mark.parametrize(
+    ("meta", "found"),
+    [
+        (b"\xff", "does not begin with a SavedTensorSlices message"),
+        (message(1, *[message(1, message(1, b"x"), message(2, shape(size)), number(3, 1)) for size in (1, 2)]), "'x' has another shape or type here"),
+        (message(1, message(2, number(2, 9))), "needs a reader of version 9"),
+    ],
+)
+def test_metadata_of_version_1(tmp_path, meta, found):
+    (tmp_path / "old").write_bytes(table({b"": meta}))
+    with pytest.raises(CheckpointError, match=found):
+        open_checkpoint(tmp_path / "old")
+
+
+def test_a_slice_of_version_1_without_an_entry(tmp_path):
+    meta = message(1, message(1, message(1, b"x"), message(2, shape(1)), number(3, 1), message(4, message(1))))
+    (tmp_path / "old").write_bytes(table({b"": meta}))
+    with open_checkpoint(tmp_path / "old") as checkpoint, pytest.raises(CorruptCheckpoint, match="a slice has no entry of its own"):
         checkpoint.read("x")
 
 

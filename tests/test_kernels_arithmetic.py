@@ -11,9 +11,9 @@ from bnexport.kernels import OPS, Abstract, evaluate
 
 SPECIAL = [0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 1.5, 2.5, -2.5, 1e-8, 20.0, -20.0, 88.0, -88.0, 89.0, -104.0, 1000.0, -1000.0, np.inf, -np.inf, np.nan]
 FLOAT_UNARY = [
-    "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "Cos", "Cosh", "Elu", "Erf", "Erfc", "Exp", "Expm1", "Floor", "Inv", "LeakyRelu",
-    "Log", "Log1p", "Neg", "Reciprocal", "Relu", "Relu6", "Rint", "Round", "Rsqrt", "Selu", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign",
-    "Sqrt", "Square", "Tan", "Tanh",
+    "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "Cos", "Cosh", "Elu", "Erf", "Erfc", "Exp", "Expm1", "Floor", "Inv",
+    "LeakyRelu", "Log", "Log1p", "Neg", "Reciprocal", "Relu", "Relu6", "Rint", "Round", "Rsqrt", "Selu", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus",
+    "Softsign", "Sqrt", "Square", "Tan", "Tanh",
 ]  # fmt: skip
 HALF_UNARY = [name for name in FLOAT_UNARY if name != "Rint"]
 INT_UNARY = ["Abs", "Neg", "Relu", "Relu6", "Sign", "Square", "Invert"]

@@ -129,6 +129,24 @@ def test_conv3d(size, stride, padding):
     check("Conv3D", first, np.moveaxis(x, -1, 1), kernel, expected=[np.moveaxis(result, -1, 1)])
 
 
+@compares("Conv3DBackpropInputV2")
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+@pytest.mark.parametrize(("size", "stride"), [((2, 3, 1), (1, 2, 1)), ((3, 3, 3), (2, 2, 2)), ((1, 1, 1), (1, 1, 1))])
+def test_transposed_conv3d(padding, size, stride):
+    attrs = {"padding": padding, "strides": [1, *stride, 1]}
+    shape, kernel = (2, 4, 5, 6, 2), normal(2, (*size, 2, 3))
+    (forward,) = from_tensorflow("Conv3D", attrs, [np.zeros(shape, np.float32), kernel])
+    check("Conv3DBackpropInputV2", attrs, np.array(shape, np.int32), kernel, normal(3, forward.shape), unknown=(1, 2))
+
+
+@compares("ExtractImagePatches")
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+@pytest.mark.parametrize(("size", "stride", "rate"), [((2, 3), (1, 2), (1, 1)), ((3, 3), (2, 2), (1, 1)), ((2, 2), (1, 1), (2, 1))])
+def test_patches(padding, size, stride, rate):
+    attrs = {"ksizes": [1, *size, 1], "strides": [1, *stride, 1], "rates": [1, *rate, 1], "padding": padding}
+    check("ExtractImagePatches", attrs, normal(1, (2, 6, 7, 3)))
+
+
 @compares("MaxPool", "MaxPoolV2", "AvgPool")
 @given(images, kernels, PADDINGS, frames, strides, FLOATS)
 @bounded(80)

@@ -128,6 +128,17 @@ def test_local_response_normalization(attrs, channels):
     check("LRN", attrs, normal(1, (2, 3, 4, channels)), tolerance=1e-5)
 
 
+@compares("FakeQuantWithMinMaxArgs", "FakeQuantWithMinMaxVars", "FakeQuantWithMinMaxVarsPerChannel")
+@pytest.mark.parametrize("attrs", [{}, {"num_bits": 4}, {"narrow_range": True}])
+@pytest.mark.parametrize(("low", "high"), [(-6.0, 6.0), (-1.0, 2.5), (0.0, 1.0), (-3.3, 0.0)])
+def test_fake_quantisation(attrs, low, high):
+    x = 3 * normal(1, (40, 3))
+    check("FakeQuantWithMinMaxArgs", {**attrs, "min": low, "max": high}, x)
+    check("FakeQuantWithMinMaxVars", attrs, x, np.float32(low), np.float32(high), unknown=(0, 1, 2))
+    lows = np.array([low, -1, 0], np.float32)
+    check("FakeQuantWithMinMaxVarsPerChannel", attrs, x, lows, lows + np.array([high - low, 2, 0], np.float32), unknown=(0, 1, 2))
+
+
 def of(*shape):
     return Abstract(shape, np.dtype("float32"))
 

@@ -100,6 +100,16 @@ def test_matrices():
     check("MatrixDiagPart", {}, normal(2, (2, 3, 5)))
 
 
+@compares("Cholesky", "MatrixDeterminant", "Cross", "MatrixSetDiag", "Diag")
+def test_more_matrices():
+    x = normal(1, (2, 4, 4), "float64")
+    check("MatrixDeterminant", {}, x)
+    check("Cholesky", {}, x @ x.swapaxes(1, 2) + np.eye(4))
+    check("Cross", {}, normal(1, (2, 4, 3)), normal(2, (2, 4, 3)))
+    check("MatrixSetDiag", {}, normal(1, (2, 3, 5)), normal(2, (2, 3)))
+    check("Diag", {}, normal(1, (2, 3)))
+
+
 def test_singular_matrices_are_refused():
     with pytest.raises(GraphError, match="singular"):
         evaluate(OPS["MatrixInverse"], {}, [np.zeros((2, 2))])

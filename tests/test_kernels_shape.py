@@ -172,6 +172,19 @@ def test_gathering(shape, of, data):
     check("ScatterNd", {}, places.astype(np.int32), numbered((*of, *shape[depth:])), i32(*shape), unknown=(0, 1))
 
 
+@compares("TensorScatterUpdate", "TensorScatterAdd", "UnsortedSegmentSum", "ReverseSequence")
+def test_updates_segments_and_sequences():
+    x = numbered((4, 3))
+    places = np.array([[0, 1], [3, 2], [1, 0]], np.int32)
+    check("TensorScatterUpdate", {}, x, places, numbered((3,)) + 50, unknown=(0, 1, 2))
+    check("TensorScatterAdd", {}, x, places[:, :1], numbered((3, 3)) + 50, unknown=(0, 1, 2))
+    check("TensorScatterAdd", {}, x, places[[0, 0]], numbered((2,)) + 50, unknown=(0, 1, 2))
+    check("UnsortedSegmentSum", {}, x, i32(2, 0, 2, -1), np.int32(4), unknown=(0, 1))
+    check("UnsortedSegmentSum", {}, x, np.array([[2, 0, 2], [1, 1, -1], [0, 0, 0], [4, 4, 4]], np.int32), np.int32(5), unknown=(0, 1))
+    for batch, sequence, shape in ((0, 1, (3, 4, 2)), (1, 0, (4, 3, 2)), (0, 2, (3, 2, 4)), (2, 1, (2, 4, 3))):
+        check("ReverseSequence", {"seq_dim": sequence, "batch_dim": batch}, numbered(shape), np.array([4, 0, 2]), unknown=(0, 1))
+
+
 @pytest.mark.parametrize("wrong", [-1, 3])
 def test_indices_out_of_range_are_refused(wrong):
     with pytest.raises(InputError, match=rf"the index {wrong} lies outside of the 3 elements"):

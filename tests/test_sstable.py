@@ -202,7 +202,7 @@ def test_bytes_that_are_no_message_are_refused_or_read(data):
     assert sum(len(value) for _, _, value in found) <= len(data)
 
 
-@pytest.mark.parametrize("data", [b"\x80", b"\xff" * 11, b"\x01\x80"])
+@pytest.mark.parametrize("data", [b"\x80", b"\xff" * 11, b"\x01\x80", b"\xff" * 10 + b"\x01"])
 def test_varints_that_are_not_whole(data):
     with pytest.raises(MalformedError, match="varint"):
         unpack_varints(data)

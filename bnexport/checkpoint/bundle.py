@@ -93,8 +93,8 @@ class Bundle:
         else:
             self._open(info, entry)
         if entry.slices or info.dtype.hasobject:
-            return Stored(name, info.shape, info.dtype, lambda: InMemory(self.read(name)).pieces())
-        return Stored(name, info.shape, info.dtype, partial(self._pieces, info, entry))
+            return Stored(info, lambda: InMemory(self.read(name)).pieces())
+        return Stored(info, partial(self._pieces, info, entry))
 
     def _parts(self, info: TensorInfo, entry: pb.BundleEntryProto) -> list[tuple[tuple[slice, ...], TensorInfo, pb.BundleEntryProto]]:
         """Where each slice of a partitioned variable lies in it, with the slice's own entry; the files are known to hold all of them."""

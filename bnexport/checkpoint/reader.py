@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +10,10 @@ import numpy as np
 from bnexport.checkpoint.bundle import Bundle
 from bnexport.checkpoint.paths import Location, locate
 from bnexport.checkpoint.tensors import Stored, TensorInfo
-from bnexport.checkpoint.v1 import SavedSlices
 from bnexport.errors import CheckpointNotFound, CorruptCheckpoint, TensorNotFound
 
 if TYPE_CHECKING:
+    from bnexport.checkpoint.v1 import SavedSlices
     from bnexport.protos import tensorflow_pb2 as pb
 
 OBJECT_GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
@@ -40,7 +39,7 @@ class Checkpoint:
             )
         self.location = location
         self.prefix: Path = location.prefix
-        self._reader: Bundle | SavedSlices = Bundle(self.prefix, location.files[0]) if location.version == 2 else SavedSlices(location.files)
+        self._reader = _reader(location, self.prefix)
         self._names = sorted(self._reader.entries)
 
     def __enter__(self) -> "Checkpoint":
@@ -50,7 +49,7 @@ class Checkpoint:
         self.close()
 
     def close(self) -> None:
-        """Close the files; what was read stays, and what was only `stored` cannot be read any more."""
+        """Close the files; what was read stays, and nothing more is to be read."""
         self._reader.close()
 
     def __len__(self) -> int:
@@ -119,9 +118,20 @@ class Checkpoint:
     def _known(self, name: str) -> str:
         if name in self:
             return name
+        from difflib import get_close_matches
+
         near = get_close_matches(name, self._names, 3)
         hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"it holds {len(self)} others; list them with `bnexport inspect`"
         raise TensorNotFound(f"{self.prefix} has no tensor {name!r}: {hint}")
+
+
+def _reader(location: Location, prefix: Path) -> "Bundle | SavedSlices":
+    if location.version == 2:
+        return Bundle(prefix, location.files[0])
+    # Few checkpoints are that old.
+    from bnexport.checkpoint.v1 import SavedSlices
+
+    return SavedSlices(location.files)
 
 
 def _unescape(path: str) -> str:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,8 +11,7 @@ from bnexport.checkpoint.wire import MalformedError
 from bnexport.protos import tensorflow_pb2 as pb
 
 
-@dataclass(frozen=True, slots=True)
-class Slice:
+class Slice(NamedTuple):
     """A box inside a variable: (start, length) for each dimension, as stored, so that (0, -1) takes all of it."""
 
     extents: tuple[tuple[int, int], ...]

@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,8 +18,7 @@ FORMAT_VERSION = 1
 """The newest version of both formats, V1 files and V2 bundles, and the only one that TensorFlow ever wrote beside 0."""
 
 
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
+class TensorInfo(NamedTuple):
     """A tensor's description.
 
     `dtype` is the NumPy dtype that reading gives: `object` for strings (the elements are `bytes`) and for variants and resources (which cannot be
@@ -33,21 +31,26 @@ class TensorInfo:
     nbytes: int
 
 
-@dataclass(frozen=True, slots=True)
 class Stored:
     """A tensor on disk: a `bnexport.program.Array`, read and checked each time that `pieces` is iterated."""
 
-    name: str
-    shape: tuple[int, ...]
-    dtype: "np.dtype[Any]"
-    open_pieces: "Callable[[], Iterator[np.ndarray[Any, Any]]]" = field(repr=False, compare=False)
+    __slots__ = ("_open_pieces", "dtype", "name", "shape")
+
+    def __init__(self, info: TensorInfo, open_pieces: "Callable[[], Iterator[np.ndarray[Any, Any]]]") -> None:
+        self.name = info.name
+        self.shape = info.shape
+        self.dtype = info.dtype
+        self._open_pieces = open_pieces
+
+    def __repr__(self) -> str:
+        return f"Stored({self.name!r}, {self.shape}, {self.dtype})"
 
     def pieces(self) -> "Iterator[np.ndarray[Any, Any]]":
         """The elements in row-major order, as consecutive one-dimensional arrays of about `bnexport.program.PIECE_BYTES`.
 
         A piece is only valid until the next is asked for. Where the checksum does not match, `CorruptCheckpoint` is raised in place of the last one.
         """
-        return self.open_pieces()
+        return self._open_pieces()
 
 
 def array_shape(message: pb.TensorShapeProto, dtype: "np.dtype[Any]") -> tuple[int, ...]:

@@ -7,9 +7,8 @@ Sources: saved_tensor_slice_util.cc and tensor_slice_{writer,reader}.cc in tenso
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -79,13 +78,12 @@ _DATA_OF_SLICES = 2  # SavedTensorSlices.data
 _TENSOR_OF_SLICE = 3  # SavedSlice.data
 
 
-@dataclass(slots=True)
-class _Variable:
+class _Variable(NamedTuple):
     """A variable's metadata, and its slices with the file that each lies in."""
 
     shape: pb.TensorShapeProto
     dtype: int
-    slices: list[tuple[Slice, Table]] = field(default_factory=list)
+    slices: list[tuple[Slice, Table]]
 
 
 class SavedSlices:
@@ -137,7 +135,7 @@ class SavedSlices:
         """The tensor, still on disk; it is read whole when its pieces are asked for. Raises as `read` does, but for the values."""
         info = self.info(name)
         self._parts(info, self.entries[name])
-        return Stored(name, info.shape, info.dtype, lambda: InMemory(self.read(name)).pieces())
+        return Stored(info, lambda: InMemory(self.read(name)).pieces())
 
     def _parts(self, info: TensorInfo, entry: _Variable) -> list[tuple[tuple[slice, ...], Slice, Table]]:
         """Where each slice of a variable lies in it, and in which file; the files are known to be large enough for all of them."""
@@ -169,12 +167,12 @@ class SavedSlices:
             )
         require_version(saved.meta.versions, table.path)
         for tensor in saved.meta.tensor:
-            variable = self.entries.setdefault(tensor.name, _Variable(tensor.shape, tensor.type))
+            variable = self.entries.setdefault(tensor.name, _Variable(tensor.shape, tensor.type, []))
             if (variable.shape, variable.dtype) != (tensor.shape, tensor.type):
                 raise CorruptCheckpoint(
                     f"{table.path}: {tensor.name!r} has another shape or type here than in another file of the checkpoint: copy all again"
                 )
-            variable.slices += [(Slice.from_proto(part), table) for part in tensor.slice]
+            variable.slices.extend((Slice.from_proto(part), table) for part in tensor.slice)
 
     def _corrupt(self, name: str, error: MalformedError) -> CorruptCheckpoint:
         files = self._tables[0].path if len(self._tables) == 1 else f"{self._tables[0].path} and its other files"

@@ -17,13 +17,14 @@ from bnexport.graph.live import Live
 _SAVING = frozenset({"SaveV2", "Save", "SaveSlices", "QueueEnqueueManyV2", "QueueEnqueueV2", "QueueEnqueue", "QueueEnqueueMany"})
 _DECISIONS = frozenset(
     {"ArgMax", "ArgMin", "Equal", "NotEqual", "Greater", "GreaterEqual", "Less", "LessEqual", "InTopK", "InTopKV2", "TopK", "TopKV2", "Round", "Rint",
-     "OneHot", "Multinomial", "LogicalAnd", "LogicalOr", "LogicalNot", "Where", "IsNan", "IsInf", "IsFinite", "All", "Any"}
+     "OneHot", "Multinomial", "AsString", "LogicalAnd", "LogicalOr", "LogicalNot", "Where", "IsNan", "IsInf", "IsFinite", "All", "Any"}
 )  # fmt: skip
 _SHAPES_ONLY = frozenset({"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike"})
 _ARITHMETIC = frozenset(
     {"Sub", "Add", "AddV2", "Mul", "Square", "SquaredDifference", "Pow", "Abs", "Neg", "Log", "Log1p", "RealDiv", "Div", "Maximum", "Minimum", "Sum", "Mean",
      "Sqrt", "Exp", "Select", "SelectV2", "ClipByValue", "Cast"}
 )  # fmt: skip
+_RESHAPES = frozenset({"Reshape", "Squeeze", "ExpandDims", "Transpose"})
 _LISTED = 12  # candidates shown in an error
 
 
@@ -43,6 +44,9 @@ def find_endpoints(live: Live) -> Endpoints:
         AmbiguousNetwork: there is none, or more than one.
     """
     search = _Search(live)
+    if not search.has_sources():
+        live.cut(_constant_data(live))
+        search = _Search(live)
     groups = search.networks()
     if not groups:
         raise AmbiguousNetwork(
@@ -56,6 +60,18 @@ def find_endpoints(live: Live) -> Endpoints:
     outputs = {str(search.authors_name(ref)): ref for ref in groups[0]}
     inputs = {str(ref): ref for ref in sources_of(live, outputs.values())}
     return Endpoints(inputs, outputs, [str(r) for r in search.stepped_back if r not in groups[0]])
+
+
+def _constant_data(live: Live) -> list[Ref]:
+    """Constants that stand where data would: matrices and images that no variable is made of, in a graph to which nothing is fed."""
+    users = live.consumers()
+    found = []
+    for node in live.graph.nodes.values():
+        if node.op != "Const" or node.attrs["dtype"] not in ("float32", "float64", "float16") or node.attrs["value"].ndim < 2:
+            continue
+        if any(not _belongs_to_training(u) for u in users.get(Ref(node.name), ())):
+            found.append(Ref(node.name))
+    return found
 
 
 def _listing(names: Iterable[object]) -> str:
@@ -90,6 +106,7 @@ class _Search:
         self._weighted: set[str] = set()
         self._sources: dict[Ref, int] = {}
         self._updates: set[str] = set()
+        self._compared_to_constants: set[str] = set()
         self._walk()
         inputs = 0
         for name in self._weighted:
@@ -97,6 +114,10 @@ class _Search:
         self.network = {name for name in self._touched if self._depends[name] & ~inputs == 0}
         self.losses = self._losses()
         self.network -= self._downstream(self.losses)
+
+    def has_sources(self) -> bool:
+        """Whether any data enters the graph."""
+        return bool(self._sources)
 
     def _walk(self) -> None:
         """Follows data from all sources forward, noting for each node what it depends on and whether weights have touched it."""
@@ -131,15 +152,17 @@ class _Search:
             self._depends[name] = mask
             if node.op in _SHAPES_ONLY:
                 continue
-            if any(r.node not in reached and r not in self._sources and self._is_weight(r) for r in live.inputs(node)):
+            if any(r.node not in reached and r not in self._sources and not live.is_dynamic(r) and self._is_weight(r) for r in live.inputs(node)):
                 self._weighted.add(name)
                 touched = True
             if touched:
                 self._touched.add(name)
 
     def _is_training(self, node: Node) -> bool:
-        """Whether a node only serves training, or something else was put in its place."""
-        return _belongs_to_training(node) or Ref(node.name) in self.live.replaced
+        """Whether a node only serves training (as arithmetic on gradients does), or something else was put in its place."""
+        if _belongs_to_training(node) or Ref(node.name) in self.live.replaced:
+            return True
+        return any(ops.is_gradient(self.live.graph.nodes[r.node]) for r in self.live.inputs(node))
 
     def _is_weight(self, ref: Ref) -> bool:
         """Whether a constant is made of a variable of more than one element, without having been reduced."""
@@ -212,38 +235,52 @@ class _Search:
         return [Ref(n) for n in self.live.graph.nodes if n in set(ends)]
 
     def _is_no_output(self, name: str, inside: set[str]) -> bool:
+        """Whether an end is a decision, or the beginning of a loss or metric."""
         node = self.live.graph.nodes[name]
         behind = [r for r in self.live.inputs(node) if r.node in inside]
-        users = self._users_by_node().get(name, ())
         if node.op in _SHAPES_ONLY or node.op in ("Assert", "Size"):
             return True
         if not behind or name in self._weighted:
             return False
-        if node.op in _DECISIONS:
+        if node.op in _DECISIONS or (node.op in _RESHAPES and self.live.graph.nodes[behind[0].node].op in _DECISIONS):
             return True
-        outside = [u for u in users if u.name in self._depends and u.name not in self.network]
+        users = self._followers(name)
+        outside = [u for u in users if u.name not in self.network]  # losses and metrics, by the labels that they also depend on
+        stepped = [u for u in users if u.name in self.network and u.name not in inside]
         if node.op == "Cast" and (bool(outside) or {node.attrs.get("SrcT"), node.attrs.get("DstT")} & {"bool", "int32", "int64", "uint8"}):
             return True
-        stepped = [u for u in users if u.name in self.network and u.name not in inside]
-        if node.op in ("Neg", "Exp", "Greater", "GreaterEqual") and stepped:
-            return True
-        if node.op in ops.SELECTS and (outside or stepped) and self._chooses_by_sign(node):
-            return True
-        if not outside:
+        if not outside and not stepped:
             return False
-        if node.op in ("Reshape", "Squeeze", "Transpose") and all("CrossEntropy" in u.op for u in outside):
+        if node.op in ("Log", "Log1p"):  # of a likelihood
+            return bool(outside)
+        if any(u.op in ("Log", "Log1p") for u in users) and node.op in ("Add", "AddV2", "Maximum", "Minimum", "Sub", "ClipByValue", "Exp"):
             return True
-        if node.op in ("Log", "Log1p"):
+        if node.op in ("Neg", "Exp", "Minimum", "Maximum", "RealDiv", "Sum") and stepped and not outside:
+            return self._normalises(node, behind) if node.op in ("RealDiv", "Sum") else True
+        if node.op in ops.SELECTS and self._chooses_by_sign(node):
             return True
-        if any(u.op == "Log" for u in users) and node.op in ("Add", "AddV2", "Maximum", "Minimum", "Sub", "ClipByValue"):
+        if node.op in _RESHAPES and outside and all("CrossEntropy" in u.op for u in outside):
             return True
-        return any(u.name in self.losses or u.name in self._downstream(self.losses) for u in outside) and self._compares_with_data(name, inside)
+        lossy = self._downstream(self.losses)
+        return all(u.name in lossy or u in stepped for u in users) and self._compares(name, inside)
+
+    def _followers(self, name: str) -> list[Node]:
+        """What takes a node's values, gradients and questions of shape aside."""
+        return [u for u in self._users_by_node().get(name, ()) if u.name in self._depends and u.op not in _SHAPES_ONLY]
+
+    def _normalises(self, node: Node, behind: list[Ref]) -> bool:
+        """Whether a node divides by, or is, a sum of what it is divided into: what a cross entropy does to probabilities first."""
+        if node.op == "Sum":
+            return True
+        numerator, denominator = self.live.inputs(node)
+        total = self.live.graph.nodes[denominator.node]
+        return total.op == "Sum" and self.live.inputs(total)[0] == numerator and numerator in behind
 
     def _serves_training(self, name: str) -> bool:
         """Whether a node only makes updates of moving statistics, or what dropout was, gradients aside."""
         node = self.live.graph.nodes[name]
-        if name in self._weighted and not ops.in_training_mode(node):
-            return False
+        if name in self._weighted and not ops.in_training_mode(node) and node.op not in ("Sub", "Mul", "Add", "AddV2"):
+            return False  # (an average is updated by arithmetic with the average itself, which is a variable too)
         users = [u for u in self._users_by_node().get(name, ()) if not ops.is_gradient(u)]
         return bool(users) and all(ops.is_assignment(u.op) or Ref(u.name) in self.live.replaced or u.name in self._updates for u in users)
 
@@ -257,8 +294,8 @@ class _Search:
         plain = [b for b in branches if b == x or self.live.graph.nodes[b.node].op in ("ZerosLike", "Neg", "Const")]
         return len(plain) == len(branches)
 
-    def _compares_with_data(self, name: str, inside: set[str]) -> bool:
-        """Whether arithmetic just behind combines the network's result with data that no weight has touched, as a reconstruction loss does."""
+    def _compares(self, name: str, inside: set[str]) -> bool:
+        """Whether arithmetic just behind compares the network's result with data that no weight has touched, or with constants, as a loss does."""
         stack, seen = [name], set()
         while stack:
             current = stack.pop()
@@ -266,18 +303,25 @@ class _Search:
             if current in seen or current in self._weighted or node.op not in _ARITHMETIC:
                 continue
             seen.add(current)
-            for ref in self.live.inputs(node):
-                if ref in self._sources or (ref.node in self._depends and ref.node not in self._touched):
+            operands = self.live.inputs(node)
+            made = [self.live.graph.nodes[r.node].op for r in operands]
+            if node.op in ("Sub", "SquaredDifference") or (node.op == "Mul" and ("Log" in made or "Log1p" in made)):
+                if any(r in self._sources or (r.node in self._depends and r.node not in self._touched) for r in operands):
                     return True
-                if ref.node in inside:
-                    stack.append(ref.node)
+                if any(not self.live.is_dynamic(r) and not self._is_weight(r) and self.live.value(r).size > 1 for r in operands):
+                    self._compared_to_constants.update(seen)
+                    return True
+            stack.extend(r.node for r in operands if r.node in inside or r.node in self._depends)
         return False
 
     def networks(self) -> list[list[Ref]]:
-        """The ends, those that share a weighted node together; towers in training mode are left out where others use the same variables."""
-        ends = self.ends()
+        """The ends, those that share a weighted node together.
+
+        Left out are networks of variables that the checkpoint does not hold, towers in training mode where others use the same variables, networks that compute
+        the same as another from another input, and ends that only a penalty is computed from where their network has others.
+        """
         groups: list[tuple[set[str], list[Ref]]] = []
-        for end in ends:
+        for end in self.ends():
             ancestors = set(topological(self.live.graph, [end.node], self.live.inputs))
             mine, members = ancestors & self._weighted, [end]
             rest = []
@@ -287,26 +331,59 @@ class _Search:
                 else:
                     rest.append((weighted, refs))
             groups = [*rest, (mine, members)]
-        if len(groups) > 1:
-            groups = self._without_training_towers(groups)
-        return [refs for _, refs in groups]
+        lossy = self._downstream(self.losses)
+        networks = [refs for _, refs in groups]
+        for refs in networks:
+            plain = [r for r in refs if not self._only_feeds(r.node, lossy)]
+            if plain:
+                refs[:] = plain
+        if len(networks) > 1:
+            networks = [refs for refs in networks if self._is_saved(refs)] or networks
+        if len(networks) > 1:
+            networks = self._without_training_towers(networks)
+        if len(networks) > 1:
+            memo: dict[Ref, int] = {}
+            networks = list({tuple(sorted(self._fingerprint(r, memo) for r in refs)): refs for refs in reversed(networks)}.values())[::-1]
+        return networks
 
-    def _without_training_towers(self, groups: list[tuple[set[str], list[Ref]]]) -> list[tuple[set[str], list[Ref]]]:
+    def _only_feeds(self, name: str, lossy: set[str]) -> bool:
+        users = self._followers(name)
+        return bool(users) and all(u.name in lossy or u.name in self._compared_to_constants for u in users)
+
+    def _is_saved(self, refs: list[Ref]) -> bool:
+        names = topological(self.live.graph, [r.node for r in refs], self.live.inputs)
+        return all(self.live.variables.holds(self.live.graph.nodes[n]) for n in names if self.live.graph.nodes[n].op in ops.VARIABLES)
+
+    def _fingerprint(self, end: Ref, memo: dict[Ref, int]) -> int:
+        """Equal for two references that compute the same function, of inputs of the same kind, with the same variables."""
+        for name in topological(self.live.graph, [end.node], self.live.inputs):
+            node = self.live.graph.nodes[name]
+            if Ref(name) in memo:
+                continue
+            if node.op in ops.VARIABLES:
+                own: object = name
+            elif node.op == "Const":
+                own = node.attrs["value"].tobytes()
+            else:
+                own = tuple((k, str(node.attrs[k])) for k in sorted(node.attrs) if not k.startswith("_"))
+            memo[Ref(name)] = hash((node.op, own, *(hash((memo[Ref(r.node)], r.output)) for r in self.live.inputs(node))))
+        return hash((memo[Ref(end.node)], end.output))
+
+    def _without_training_towers(self, networks: list[list[Ref]]) -> list[list[Ref]]:
         live = self.live
         facts = []
-        for _, refs in groups:
-            names = topological(live.graph, [r.node for r in refs], live.inputs)
-            nodes = [live.graph.nodes[n] for n in names]
+        for refs in networks:
+            nodes = [live.graph.nodes[n] for n in topological(live.graph, [r.node for r in refs], live.inputs)]
             variables = frozenset(n.name for n in nodes if n.op in ops.VARIABLES)
             training = any(ops.is_random(n.op) or ops.in_training_mode(n) or (n.op == "Mean" and self._reduces_batch(n)) for n in nodes)
             facts.append((variables, training))
         kept = []
-        for i, group in enumerate(groups):
+        for i, refs in enumerate(networks):
             variables, training = facts[i]
             if training and any(not other and (shared & variables) for j, (shared, other) in enumerate(facts) if j != i):
                 continue
-            kept.append(group)
-        return kept or groups
+            kept.append(refs)
+        return kept or networks
 
     def authors_name(self, ref: Ref) -> Ref:
         """The name that the graph's author gave an output: that of the last of the identities behind it that nothing else takes."""

@@ -23,7 +23,7 @@ from bnexport.kernels.window import (
 
 BLOCK_BYTES = 4 << 20
 """How much of a convolution's windows is laid out at a time: it should still be in the cache when the matrix product reads it."""
-STRIP_BYTES = 256 << 10
+STRIP_BYTES = 512 << 10
 """How much of a depthwise or transposed convolution's result is worked on at a time; every tap passes over it."""
 BLOCK_ROWS = 256
 """A matrix product of fewer rows spends too much of its time on packing the kernel, so blocks have at least so many where there are."""
@@ -262,3 +262,47 @@ def conv2d_backprop_input(attrs: Attrs, sizes: NDArray, kernel: NDArray, y: NDAr
     back, weights = _wide(first_to_last(y) if channels_first(attrs) else y, kernel)
     shape = _input_shape(attrs, sizes, kernel.shape, back.shape)
     return _finished(spread(back, weights, shape, *_slides(attrs, shape, kernel.shape[:2])), attrs, y.dtype)
+
+
+def _volume_shape(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
+    sizes, kernel, y = operands
+    same_rank(5, kernel, y)
+    shape = nhwc_shape(tuple(integers(known(sizes, "size of a transposed convolution"))), attrs)
+    counts = [s.count for s in _slides(attrs, shape, kernel.shape[:3])]
+    if (shape[0], *counts, kernel.shape[4]) != nhwc_shape(y.shape, attrs) or shape[4] != kernel.shape[3]:
+        raise shapes_differ("a transposed convolution", own_shape(shape, attrs), kernel.shape, y.shape)
+    return [Abstract(own_shape(shape, attrs), y.dtype)]
+
+
+@op("Conv3DBackpropInputV2", infer=_volume_shape)
+def conv3d_backprop_input(attrs: Attrs, sizes: NDArray, kernel: NDArray, y: NDArray) -> NDArray:
+    """Transposed 3-D convolution: every plane spreads (`spread`) over the planes it would have come from."""
+    back, weights = _wide(first_to_last(y) if channels_first(attrs) else y, kernel)
+    shape = nhwc_shape(tuple(integers(sizes)), attrs)
+    planes, rows, columns = _slides(attrs, shape, kernel.shape[:3])
+    out = np.zeros(shape, back.dtype)
+    for tap in range(planes.size):
+        first, last, at = planes.reach(tap, shape[1])
+        for position in range(first, last):
+            plane = at + (position - first) * planes.stride
+            out[:, plane] += spread(back[:, position], weights[tap], (shape[0], *shape[2:]), rows, columns)
+    return _finished(out, attrs, y.dtype)
+
+
+def _patch_slides(attrs: Attrs, shape: Sequence[int]) -> tuple[Slide, Slide]:
+    rows, columns = slides(attrs, shape, attrs["ksizes"], attrs["strides"], attrs["rates"])[1:3]
+    return rows, columns
+
+
+def _patches(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
+    x = operands[0]
+    same_rank(4, x)
+    rows, columns = _patch_slides(attrs, x.shape)
+    return [Abstract((x.shape[0], rows.count, columns.count, rows.size * columns.size * x.shape[3]), x.dtype)]
+
+
+@op("ExtractImagePatches", infer=_patches)
+def extract_image_patches(attrs: Attrs, x: NDArray) -> NDArray:
+    """The windows of a convolution (`ksizes`, `strides`, `rates`, `padding`), each laid out along the channels."""
+    rows, columns = _patch_slides(attrs, x.shape)
+    return np.array(_windows(x, rows, columns, 0, rows.count, 1)).reshape(len(x), rows.count, columns.count, -1)

@@ -12,6 +12,8 @@ import numpy as np
 from bnexport.kernels.table import NDArray
 
 NEAR, FAR = 0.46875, 4.0
+PIECE = 1 << 14
+"""How many elements of a float32 array are computed at a time."""
 
 # erf(x) = x P(x²)/Q(x²) for |x| ≤ 0.46875; powers in descending order here and below
 _NEAR_P = (1.85777706184603153e-1, 3.16112374387056560e0, 1.13864154151050156e2, 3.77485237685302021e2, 3.20937758913846947e3)
@@ -71,8 +73,29 @@ def _parts(x: NDArray) -> tuple[Any, Any, Any, Any]:
     return a, beyond, _erfc_beyond_near(a[beyond]), near * (_polynomial(_NEAR_P, square) / _polynomial(_NEAR_Q, square))
 
 
+def _erf_of_narrow(x: NDArray) -> NDArray:
+    """erf of float32 or half floats: both branches everywhere, which is faster than picking elements out, in pieces that stay in the cache.
+
+    Beyond 4 erf is nearer to 1 than float32 can tell.
+    """
+    flat = np.ascontiguousarray(x).reshape(-1)
+    result = np.empty_like(flat)
+    for start in range(0, flat.size, PIECE):
+        piece = flat[start : start + PIECE]
+        a = np.abs(piece.astype(np.float64))
+        near = np.minimum(a, NEAR)
+        square = near * near
+        below = near * (_polynomial(_NEAR_P, square) / _polynomial(_NEAR_Q, square))
+        middle = np.clip(a, NEAR, FAR)
+        above = 1 - np.exp(-middle * middle) * (_polynomial(_MIDDLE_P, middle) / _polynomial(_MIDDLE_Q, middle))
+        result[start : start + PIECE] = np.copysign(np.where(a <= NEAR, below, above), piece)
+    return result.reshape(x.shape)
+
+
 def erf(x: NDArray) -> NDArray:
     """The error function, in x's dtype (computed in float64)."""
+    if x.dtype != np.float64:
+        return _erf_of_narrow(x)
     result, beyond, tail, near = _parts(x)
     result[beyond] = 1 - tail
     result[~beyond] = near

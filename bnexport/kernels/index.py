@@ -94,7 +94,7 @@ def _gathered_nd(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstrac
 @op("GatherNd", infer=_gathered_nd)
 def gather_nd(attrs: Attrs, x: NDArray, indices: NDArray) -> NDArray:
     """The elements or slices of x at the positions in the last dimension of `indices`."""
-    index = tuple(_in_range(indices[..., i], x.shape[i]) for i in range(indices.shape[-1]))
+    index = _places(indices, x.shape)
     return np.array(x[index]) if index else np.array(np.broadcast_to(x, (*indices.shape[:-1], *x.shape)))
 
 
@@ -163,5 +163,72 @@ def _scattered(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]
 def scatter_nd(attrs: Attrs, indices: NDArray, updates: NDArray, shape: NDArray) -> NDArray:
     """Zeros with `updates` added at the positions in the last dimension of `indices`."""
     result = np.zeros(integers(shape), updates.dtype)
-    np.add.at(result, tuple(_in_range(indices[..., i], result.shape[i]) for i in range(indices.shape[-1])), updates)
+    np.add.at(result, _places(indices, result.shape), updates)
     return result
+
+
+def _updated(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
+    x, indices, updates = operands
+    depth = indices.shape[-1] if indices.shape else math.inf
+    if depth > len(x.shape) or updates.shape != (*indices.shape[:-1], *x.shape[indices.shape[-1] :]):
+        raise shapes_differ("an update of a tensor", x.shape, indices.shape, updates.shape)
+    return [Abstract(x.shape, x.dtype)]
+
+
+def _places(indices: NDArray, shape: Sequence[int]) -> tuple[NDArray, ...]:
+    return tuple(_in_range(indices[..., i], shape[i]) for i in range(indices.shape[-1]))
+
+
+@op("TensorScatterUpdate", infer=_updated)
+def tensor_scatter_update(attrs: Attrs, x: NDArray, indices: NDArray, updates: NDArray) -> NDArray:
+    """x with `updates` put at the positions in the last dimension of `indices`."""
+    result = x.copy()
+    result[_places(indices, x.shape)] = updates
+    return result
+
+
+@op("TensorScatterAdd", infer=_updated)
+def tensor_scatter_add(attrs: Attrs, x: NDArray, indices: NDArray, updates: NDArray) -> NDArray:
+    """x with `updates` added at the positions in the last dimension of `indices`."""
+    result = x.copy()
+    np.add.at(result, _places(indices, x.shape), updates)
+    return result
+
+
+def _by_segment(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
+    x, segments, count = operands
+    rank = len(segments.shape)
+    if x.shape[:rank] != segments.shape:
+        raise shapes_differ("UnsortedSegmentSum", x.shape, segments.shape)
+    return [Abstract((integers(known(count, "number of segments"))[0], *x.shape[rank:]), x.dtype)]
+
+
+@op("UnsortedSegmentSum", infer=_by_segment)
+def unsorted_segment_sum(attrs: Attrs, x: NDArray, segments: NDArray, count: NDArray) -> NDArray:
+    """The sums of the slices of x that share a segment; a negative segment is left out."""
+    flat = segments.reshape(-1)
+    values = x.reshape(flat.size, *x.shape[segments.ndim :])
+    result = np.zeros((int(count), *values.shape[1:]), x.dtype)
+    kept = flat >= 0
+    np.add.at(result, _in_range(flat[kept], int(count)), values[kept])
+    return result
+
+
+def _reversed_shape(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
+    x, lengths = operands
+    batch = axis_of(attrs.get("batch_dim", 0), len(x.shape))
+    axis_of(attrs["seq_dim"], len(x.shape))
+    if lengths.shape != (x.shape[batch],):
+        raise shapes_differ("ReverseSequence", x.shape, lengths.shape)
+    return [Abstract(x.shape, x.dtype)]
+
+
+@op("ReverseSequence", infer=_reversed_shape)
+def reverse_sequence(attrs: Attrs, x: NDArray, lengths: NDArray) -> NDArray:
+    """The first `lengths` elements of each sequence turned round: sequences along `seq_dim`, one for each element of `batch_dim`."""
+    ahead = np.moveaxis(x, (attrs.get("batch_dim", 0), attrs["seq_dim"]), (0, 1))
+    position = np.arange(ahead.shape[1])
+    length = lengths.reshape(-1, 1)
+    order = np.where(position < length, length - 1 - position, position)
+    turned = ahead[np.arange(len(ahead))[:, None], order]
+    return np.ascontiguousarray(np.moveaxis(turned, (0, 1), (attrs.get("batch_dim", 0), attrs["seq_dim"])))

@@ -144,3 +144,60 @@ def matrix_diag(attrs: Attrs, x: NDArray) -> NDArray:
     at = np.arange(x.shape[-1])
     result[..., at, at] = x
     return result
+
+
+def _square(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
+    shape = operands[0].shape
+    if len(shape) < 2 or shape[-1] != shape[-2]:
+        raise shapes_differ("square matrices are needed", shape)
+    return same_as_first(attrs, operands)
+
+
+@op("Cholesky", infer=_square)
+def cholesky(attrs: Attrs, x: NDArray) -> NDArray:
+    """The lower triangular factors of symmetric positive definite matrices in the last two dimensions."""
+    try:
+        return np.linalg.cholesky(x)
+    except np.linalg.LinAlgError as cause:
+        raise GraphError("a matrix to be factorised is not positive definite") from cause
+
+
+@op("MatrixDeterminant", infer=lambda attrs, operands: [Abstract(_square(attrs, operands)[0].shape[:-2], operands[0].dtype)])
+def matrix_determinant(attrs: Attrs, x: NDArray) -> Any:
+    """The determinants of the matrices in the last two dimensions."""
+    return np.linalg.det(x)
+
+
+def _triples(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
+    a, b = operands
+    if a.shape != b.shape or a.shape[-1:] != (3,):
+        raise shapes_differ("Cross", a.shape, b.shape)
+    return same_as_first(attrs, operands)
+
+
+@op("Cross", infer=_triples)
+def cross(attrs: Attrs, a: NDArray, b: NDArray) -> NDArray:
+    """The vector products of the triples in the last dimension."""
+    return np.cross(a, b)
+
+
+def _with_diagonal(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
+    x, diagonal = operands
+    if len(x.shape) < 2 or diagonal.shape != (*x.shape[:-2], min(x.shape[-2:])):
+        raise shapes_differ("MatrixSetDiag", x.shape, diagonal.shape)
+    return same_as_first(attrs, operands)
+
+
+@op("MatrixSetDiag", infer=_with_diagonal)
+def matrix_set_diag(attrs: Attrs, x: NDArray, diagonal: NDArray) -> NDArray:
+    """x with other diagonals in the matrices of its last two dimensions."""
+    result = x.copy()
+    at = np.arange(diagonal.shape[-1])
+    result[..., at, at] = diagonal
+    return result
+
+
+@op("Diag", infer=lambda attrs, operands: [Abstract(operands[0].shape * 2, operands[0].dtype)])
+def diag(attrs: Attrs, x: NDArray) -> NDArray:
+    """A tensor of twice the rank whose generalised diagonal is x."""
+    return np.diag(x.reshape(-1)).reshape(x.shape * 2)

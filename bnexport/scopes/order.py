@@ -1,0 +1,84 @@
+"""The order of layers: the numbers in their names, and shapes of which each takes what the one before gives."""
+
+from collections.abc import Sequence
+
+from bnexport.scopes.linears import Linear
+from bnexport.scopes.names import common_scope, precedes, tokens
+
+_FIRST = frozenset({"input", "stem", "first"})
+_LAST = frozenset({"out", "output", "outputs", "logit", "logits", "pred", "prediction", "predictions", "softmax", "final", "last"})
+_STEPS = 20_000
+"""How many placements are tried before an order counts as not to be found."""
+
+
+def follows(first: Linear, second: Linear) -> bool:
+    """Whether `second` can take what `first` gives: as many features or channels, or a dense layer the flattened channels of a convolution."""
+    if first.op == "Dense":
+        return second.op == "Dense" and first.outs == second.ins
+    if second.op == "Dense":
+        return second.ins > 0 and first.outs > 0 and second.ins % first.outs == 0
+    return first.outs == second.ins
+
+
+def chains(layers: Sequence[Linear], *, by_name: bool, most: int = 2) -> list[list[Linear]]:
+    """Orders of all the layers in which each takes what the one before gives; no more than `most`.
+
+    Args:
+        by_name: whether the order must be one that the names do not contradict.
+    """
+    before: list[set[int]] = [set() for _ in layers]
+    if by_name:
+        for i, second in enumerate(layers):
+            before[i] = {j for j, first in enumerate(layers) if _goes_before(first, second)}
+    found: list[list[Linear]] = []
+    placed: list[int] = []
+    used: set[int] = set()
+    tries = [iter(range(len(layers)))]
+    steps = 0
+    while tries and len(found) < most and steps < _STEPS:
+        i = next(tries[-1], None)
+        if i is None:
+            tries.pop()
+            if placed:
+                used.remove(placed.pop())
+            continue
+        if i in used or not before[i] <= used or (placed and not follows(layers[placed[-1]], layers[i])):
+            continue
+        steps += 1
+        if len(placed) + 1 == len(layers):
+            found.append([*(layers[k] for k in placed), layers[i]])
+            continue
+        placed.append(i)
+        used.add(i)
+        tries.append(iter(range(len(layers))))
+    return found
+
+
+def _goes_before(first: Linear, second: Linear) -> bool:
+    """Whether the names say that `first` comes before `second`."""
+    if first is second:
+        return False
+    numbered = precedes(first.path, second.path)
+    if numbered is not None:
+        return numbered
+    shared = common_scope(first.path, second.path)
+    mine, theirs = (set(tokens(layer.path[shared])) if len(layer.path) > shared else set() for layer in (first, second))
+    return bool((mine & _FIRST and not theirs & _FIRST) or (theirs & _LAST and not mine & _LAST))
+
+
+def parts_that_chain(layers: Sequence[Linear]) -> dict[str, list[Linear]]:
+    """Scopes whose layers chain by themselves, the widest scopes first: towers, or several networks in one checkpoint."""
+    scopes: dict[tuple[str, ...], list[Linear]] = {}
+    for layer in layers:
+        for depth in range(1, len(layer.path)):
+            scopes.setdefault(layer.path[:depth], []).append(layer)
+    found: dict[str, list[Linear]] = {}
+    for scope in sorted(scopes, key=len):
+        inside = scopes[scope]
+        covered = any("/".join(scope).startswith(f"{other}/") for other in found)
+        if covered or len(inside) < 2 or len(inside) == len(layers):
+            continue
+        orders = chains(inside, by_name=True)
+        if len(orders) == 1:
+            found["/".join(scope)] = orders[0]
+    return found

@@ -1,0 +1,237 @@
+"""Where batch norms stand between linear layers: by scope, by number, by the numbers of channels.
+
+A place is a number: 0 is the network's input, k is behind the k-th layer.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from bnexport.errors import ScopeError
+from bnexport.scopes.linears import Linear
+from bnexport.scopes.names import common_scope, last_number, listed, precedes, tokens
+from bnexport.scopes.norms import Norm
+
+_NORM_WORDS = frozenset({"bn", "batch", "norm", "batchnorm", "normalization", "batchnormalization", "batchnormalize"})
+_READINGS = 50
+"""How many readings are looked at before there are simply too many."""
+
+
+@dataclass(slots=True)
+class Placement:
+    """Batch norms by place, batch norms of layers that were not chosen, and sentences on what was assumed."""
+
+    places: dict[int, Norm] = field(default_factory=dict)
+    elsewhere: list[Norm] = field(default_factory=list)
+    assumed: list[str] = field(default_factory=list)
+
+
+def place_norms(prefix: object, chain: Sequence[Linear], every: Sequence[Linear], norms: Sequence[Norm]) -> Placement:
+    """Finds the place of each batch norm in a chain of layers.
+
+    Args:
+        prefix: the checkpoint, for messages.
+        chain: the layers in their order.
+        every: these and all others in the checkpoint; a batch norm that is closer to others is theirs.
+        norms: complete batch norms in natural order.
+
+    Raises:
+        ScopeError: a batch norm fits nowhere, or several readings are left.
+    """
+    result = Placement()
+    families: dict[tuple[int, ...], list[Norm]] = {}
+    for norm in norms:
+        near = set(map(id, _closest(norm, every)))
+        slots = tuple(k for k, layer in enumerate(chain, 1) if id(layer) in near)
+        if slots:
+            families.setdefault(slots, []).append(norm)
+        else:
+            result.elsewhere.append(norm)
+    for slots, family in families.items():
+        left = [norm for norm in family if not _place_by_scope(result.places, norm, chain, slots)]
+        if left:
+            _place_by_width(prefix, result, left, chain, slots)
+    return result
+
+
+def _closest(norm: Norm, layers: Sequence[Linear]) -> list[Linear]:
+    """The layers in the scope that is closest to a batch norm: it shares most components with it, and lies no deeper than it must."""
+    distance = []
+    for layer in layers:
+        scope = layer.path[:-1]
+        shared = common_scope(scope, norm.path)
+        distance.append((-shared, len(scope) - shared))
+    nearest = min(distance, default=(0, 0))
+    return [layer for layer, far in zip(layers, distance, strict=True) if far == nearest]
+
+
+def fits(norm: Norm, chain: Sequence[Linear], place: int) -> bool:
+    """Whether a batch norm has as many channels as there are at a place."""
+    if place == 0:
+        return norm.width == chain[0].ins
+    return norm.width == chain[place - 1].outs or (place < len(chain) and norm.width == chain[place].ins)
+
+
+# ---- by scope
+
+
+def _place_by_scope(places: dict[int, Norm], norm: Norm, chain: Sequence[Linear], slots: Sequence[int]) -> bool:
+    """Places a batch norm whose name says which layer it belongs to; gives whether it did."""
+    place = _place_in_series(norm, chain, slots)
+    if place is None:
+        owners = [k for k in slots if _is_inside(norm, chain[k - 1])] or [k for k in slots if _is_called_after(norm, chain[k - 1])]
+        if len(owners) != 1:
+            return False
+        place = owners[0] if norm.width == chain[owners[0] - 1].outs else owners[0] - 1
+    if place in places or not fits(norm, chain, place):
+        return False
+    places[place] = norm
+    return True
+
+
+def _is_inside(norm: Norm, layer: Linear) -> bool:
+    """`layer1/bn` in the scope of `layer1/W`."""
+    return layer.owns_scope and norm.path[: len(layer.path)] == layer.path
+
+
+def _is_called_after(norm: Norm, layer: Linear) -> bool:
+    """`conv1_bn` or `bn_conv1` beside `conv1`."""
+    wanted = tokens(layer.path[-1])
+    if all(word.isdigit() for word in wanted) or norm.path[: len(layer.path) - 1] != layer.path[:-1]:
+        return False
+    names = [tuple(word for word in tokens(part) if word not in _NORM_WORDS) for part in norm.path[len(layer.path) - 1 :]]
+    return wanted in names
+
+
+def _place_in_series(norm: Norm, chain: Sequence[Linear], slots: Sequence[int]) -> int | None:
+    """The place where layers and batch norms are counted together: `layer_with_weights-1` behind `layer_with_weights-0`."""
+    place = slots[0] - 1
+    for k in slots:
+        path = chain[k - 1].path
+        together = not norm.rest and len(path) == len(norm.scope) and common_scope(path, norm.scope) == len(path) - 1
+        earlier = precedes(path, norm.scope) if together and chain[k - 1].owns_scope else None
+        if earlier is None:
+            return None
+        if earlier:
+            place = k
+    return place
+
+
+# ---- by number and width
+
+
+def _place_by_width(prefix: object, result: Placement, norms: Sequence[Norm], chain: Sequence[Linear], slots: Sequence[int]) -> None:
+    free = [k for k in slots if k not in result.places]
+    readings = _readings(norms, chain, free)
+    if not readings and 0 not in result.places and slots[0] == 1:
+        readings = _readings(norms, chain, [0, *free])
+    if not readings:
+        raise ScopeError(
+            f"{prefix}: the batch norms {_widths(norms)} fit behind no layers: these are {listed([layer.label for layer in chain])}; "
+            "say which layers and batch norms make up the network, in their order, with --order"
+        )
+    by_number = _numbered(norms, chain, free)
+    if len(readings) == 1:
+        chosen = readings[0]
+        contradicted = any(chosen[i] != place for i, place in by_number.items() if norms[i].width == chain[place - 1].outs)
+        if contradicted:
+            raise ScopeError(_ambiguous(prefix, chain, norms, [chosen, {**chosen, **by_number}]))
+    else:
+        whole_numbering = by_number if len(by_number) == len(norms) else None
+        counted = _counted(norms, free, chain)
+        likely = [r for r in (whole_numbering, counted) if r is not None and r in readings]
+        if not likely or any(r != likely[0] for r in likely):
+            raise ScopeError(_ambiguous(prefix, chain, norms, readings))
+        chosen = likely[0]
+        how = "their numbers agree" if whole_numbering == chosen else "there is one for each hidden layer, in the order of their numbers"
+        result.assumed.append(f"{_reading(chain, norms, chosen)}: {how}")
+    for i, place in chosen.items():
+        result.places[place] = norms[i]
+
+
+Reading = dict[int, int]
+"""The place of each batch norm, by its position in the list."""
+
+
+def _readings(norms: Sequence[Norm], chain: Sequence[Linear], free: Sequence[int]) -> list[Reading]:
+    """All ways to put batch norms in places of their width, in the order of their numbers; not more than a few dozen."""
+    options = [[place for place in free if fits(norm, chain, place)] for norm in norms]
+    found: list[Reading] = []
+    chosen: list[int] = []
+    tries = [iter(options[0])]
+    while tries and len(found) < _READINGS:
+        place = next(tries[-1], None)
+        if place is None:
+            tries.pop()
+            if chosen:
+                chosen.pop()
+            continue
+        if place in chosen or not _in_order(norms, chosen, place):
+            continue
+        if len(chosen) + 1 == len(norms):
+            found.append(dict(enumerate([*chosen, place])))
+            continue
+        chosen.append(place)
+        tries.append(iter(options[len(chosen)]))
+    return found
+
+
+def _in_order(norms: Sequence[Norm], chosen: Sequence[int], place: int) -> bool:
+    new = norms[len(chosen)].path
+    for norm, other in zip(norms, chosen, strict=False):
+        if place < other and precedes(norm.path, new):
+            return False
+    return True
+
+
+def _numbered(norms: Sequence[Norm], chain: Sequence[Linear], free: Sequence[int]) -> Reading:
+    """The batch norms whose number a layer has too: `bn2` and `fc2`, `batch_normalization_1` and `dense_1`.
+
+    TensorFlow leaves out the first number (`bn`, `bn_1`), so that numbers mean the same only where layers and batch norms both have none, or all have one.
+    """
+    numbers = [last_number(norm.path) for norm in norms]
+    layers = {place: last_number(chain[place - 1].path) for place in free if place > 0}
+    if None in numbers and None not in layers.values():
+        return {}
+    reading: Reading = {}
+    for i, number in enumerate(numbers):
+        same = [place for place, other in layers.items() if (other or 0) == (number or 0) and (None in numbers or other is not None)]
+        if len(same) == 1:
+            reading[i] = same[0]
+    return reading
+
+
+def _counted(norms: Sequence[Norm], free: Sequence[int], chain: Sequence[Linear]) -> Reading | None:
+    """The first batch norm behind the first layer and so on, where numbers order them and there is one for each layer, the last one excepted or not."""
+    behind = [place for place in free if place > 0]
+    ordered = all(precedes(a.path, b.path) for a, b in zip(norms, norms[1:], strict=False))
+    if not ordered or len(norms) not in (len(behind), len(behind) - (len(chain) in behind)):
+        return None
+    return dict(enumerate(behind[: len(norms)]))
+
+
+# ---- messages
+
+
+def _widths(norms: Sequence[Norm]) -> str:
+    return listed([f"{norm.name} ({norm.width} channels)" for norm in norms])
+
+
+def _reading(chain: Sequence[Linear], norms: Sequence[Norm], reading: Reading) -> str:
+    return ", ".join(f"{norms[i].name} {f'behind {chain[place - 1].name}' if place else 'on the input'}" for i, place in sorted(reading.items()))
+
+
+def _ambiguous(prefix: object, chain: Sequence[Linear], norms: Sequence[Norm], readings: Sequence[Reading]) -> str:
+    lines = [f"  {_reading(chain, norms, reading)}" for reading in readings[:4]]
+    if len(readings) > 4:
+        lines.append("  and others")
+    example = [norms[i].name for i, place in readings[0].items() if place == 0]
+    for k, layer in enumerate(chain, 1):
+        example += [layer.name, *(norms[i].name for i, place in readings[0].items() if place == k)]
+    return (
+        f"{prefix}: names and shapes leave more than one reading of where the batch norms stand:
+"
+        + "
+".join(lines)
+        + f"
+say the order of all layers and batch norms with --order, for example --order {','.join(example)}"
+    )

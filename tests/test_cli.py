@@ -1,0 +1,386 @@
+"""The command line as people use it: real fixtures in, exact messages and exit codes out."""
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from bnexport import __version__, cli
+from bnexport.formats import read_bundle, write_bundle
+from bnexport.program import InMemory, Layer, Port, Program
+
+DATA = Path(__file__).parents[1] / "fixtures" / "data"
+SEED = DATA / "seed"
+CSV = SEED / "input.csv"
+
+
+def bnexport(*arguments, **options):
+    return CliRunner().invoke(cli.main, [str(argument) for argument in arguments], catch_exceptions=False, **options)
+
+
+def process(*arguments, **options):
+    return subprocess.run([sys.executable, "-m", "bnexport", *map(str, arguments)], capture_output=True, check=False, **options)
+
+
+def failed(result, code=1):
+    """The message of a failure: all that is on standard error, and nothing on standard output."""
+    assert (result.exit_code, result.stdout) == (code, "")
+    return result.stderr
+
+
+def expected(fixture, name="y"):
+    with np.load(DATA / fixture / "expected.npz") as arrays:
+        return arrays[name]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    path = tmp_path_factory.mktemp("bundle") / "seed.npz"
+    assert bnexport("convert", SEED, path, "--quiet").exit_code == 0
+    return path
+
+
+# ---- the whole way
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".h5"])
+def test_convert_and_run_in_processes_of_their_own(tmp_path, suffix):
+    out = tmp_path / f"out{suffix}"
+    converted = process("convert", SEED / "model.ckpt.index", out)
+    assert (converted.returncode, converted.stdout) == (0, b"")
+    run = process("run", out, CSV)
+    assert (run.returncode, run.stderr) == (0, b"")
+    scores = np.loadtxt(io.BytesIO(run.stdout), delimiter=",")
+    np.testing.assert_allclose(scores, expected("seed"), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".npy", ".npz"])
+def test_outputs_by_suffix(bundle, tmp_path, suffix):
+    out = tmp_path / f"scores{suffix}"
+    result = bnexport("run", bundle, CSV, "-o", out)
+    assert (result.exit_code, result.output) == (0, "")
+    if suffix == ".npz":
+        with np.load(out) as arrays:
+            assert arrays.files == ["y"]
+            scores = arrays["y"]
+    elif suffix == ".npy":
+        scores = np.load(out)
+    else:
+        scores = np.loadtxt(out, delimiter={".csv": ",", ".tsv": "\t"}[suffix])
+    np.testing.assert_allclose(scores, expected("seed"), rtol=0, atol=1e-5)
+
+
+def test_rows_from_standard_input(bundle):
+    done = process("run", bundle, "-", input=CSV.read_bytes())
+    assert done.stdout == process("run", bundle, CSV).stdout
+
+
+def test_header_found_and_said(bundle, tmp_path):
+    rows = CSV.read_text()
+    named = tmp_path / "named.csv"
+    named.write_text(",".join(f"pixel{i}" for i in range(64)) + "\n" + rows)
+    plain = bnexport("run", bundle, CSV).stdout
+    assert bnexport("run", bundle, named).stdout == plain
+    assert bnexport("run", bundle, named, "--header").stdout == plain
+    assert bnexport("run", bundle, CSV, "--header").stdout == "".join(plain.splitlines(keepends=True)[1:])
+    assert "row 1" in failed(bnexport("run", bundle, named, "--no-header"))
+
+
+def test_several_inputs_and_outputs(tmp_path):
+    out, scores = tmp_path / "out.npz", tmp_path / "scores.npz"
+    names = ["digit_probabilities", "odd_probability"]
+    options = [part for name in names for part in ("--output", name)]
+    assert bnexport("convert", DATA / "multi_io", out, *options, "--quiet").exit_code == 0
+    assert bnexport("run", out, DATA / "multi_io" / "input.npz", "-o", scores).exit_code == 0
+    with np.load(scores) as arrays:
+        assert sorted(arrays.files) == names
+        for name in names:
+            np.testing.assert_allclose(arrays[name], expected("multi_io", name), rtol=0, atol=1e-5)
+    header = bnexport("run", out, DATA / "multi_io" / "input.npz").stdout.splitlines()[0]
+    assert header == ",".join([*(f"digit_probabilities[{i}]" for i in range(10)), "odd_probability"])
+
+
+def test_options_reach_the_library(tmp_path):
+    out = tmp_path / "out.npz"
+    result = bnexport("convert", SEED, out, "--input", "pixels=x", "--output", "scores=logits:0", "--set", "phase_train=false", "--shape", "x=?,64")
+    assert result.exit_code == 0, result.output
+    program = read_bundle(out)
+    assert ([p.name for p in program.inputs], [p.name for p in program.outputs]) == (["pixels"], ["scores"])
+    assert [(entry["value"], entry["why"]) for entry in program.conversion["set"]] == [(False, "--set")]
+
+
+def test_a_network_that_looks_at_the_whole_batch_gets_it_whole(tmp_path, monkeypatch):
+    # mean of the column over all rows: an output of one row, whatever the rows
+    layer = Layer("mean", "ScaleShift", ["x"], {}, {"scale": InMemory(np.ones(2, "float32")), "shift": InMemory(np.zeros(2, "float32"))})
+    softmax = Layer("swap", "Transpose", ["mean", "@perm"], {}, {"perm": InMemory(np.array([1, 0], "int32"))}, activation=None)
+    over_rows = Layer("rows", "Softmax", ["swap"])
+    back = Layer("back", "Transpose", ["rows", "@perm"], {}, {"perm": InMemory(np.array([1, 0], "int32"))})
+    path, rows = tmp_path / "rows.npz", tmp_path / "rows.csv"
+    program = Program([Port("x", "x", (None, 2), "float32")], [layer, softmax, over_rows, back], [Port("y", "back", (None, 2), "float32")], {})
+    write_bundle(path, program)
+    rows.write_text("0,1\n" * 5000)
+    scores = np.loadtxt(io.StringIO(bnexport("run", path, rows).stdout), delimiter=",")
+    np.testing.assert_allclose(scores, np.full((5000, 2), 1 / 5000), rtol=1e-5)
+
+
+# ---- the summary
+
+
+def test_the_summary(tmp_path):
+    out = tmp_path / "out.npz"
+    result = bnexport("convert", SEED, out)
+    assert (result.exit_code, result.stdout) == (0, "")
+    lines = result.stderr.splitlines()
+    assert len(lines) <= 15
+    assert lines[:3] == [
+        "inputs:        x [?, 64] float32",
+        "outputs:       y [?, 10] float32",
+        "layers:        3 Dense; 1,374 parameters",  # 64·16+16 + 16·12+12 + 12·10+10
+    ]
+    assert lines[3].startswith("set:           phase_train = false (")
+    assert lines[4:6] == [
+        "batch norms:   2 folded into the layers beside them, epsilon 0.001 from the graph",
+        "dropout:       1 removed (fed by keep_prob)",
+    ]
+    assert lines[-1] == f"wrote {out}"
+
+
+def test_the_summary_of_what_was_baked_in(tmp_path):
+    text = bnexport("convert", DATA / "dropout_old_baked", tmp_path / "out.npz", "--output", "y").stderr
+    assert "dropout:       1 removed (dropout/Mul had the keep probability 0.6 baked in)" in text
+    text = bnexport("convert", DATA / "conv_preact", tmp_path / "out.npz").stderr
+    assert "batch norms:   1 folded" in text
+    assert "not folded:    2 batch norms: " in text
+
+
+def test_quiet(tmp_path):
+    result = bnexport("convert", SEED, tmp_path / "out.npz", "--quiet")
+    assert (result.exit_code, result.output) == (0, "")
+
+
+def test_the_progress_bar_counts_bytes(monkeypatch):
+    arrays = {"kernel": InMemory(np.ones((3000, 200), "float32")), "bias": InMemory(np.ones(200, "float32"))}
+    program = Program([], [Layer("dense", "Dense", ["x"], {}, dict(arrays))], [])
+    shown = []
+
+    class Bar:
+        def __init__(self, length, label, file):
+            shown.append(length)
+
+        def update(self, count):
+            shown.append(count)
+
+        def render_finish(self):
+            shown.append("done")
+
+    monkeypatch.setattr(click, "progressbar", Bar)
+    monkeypatch.setattr(cli, "PROGRESS_AFTER", -1.0)
+    with cli._Progress(program, shown=True):
+        for role, array in program.layers[0].arrays.items():
+            assert np.array_equal(np.concatenate([piece.copy() for piece in array.pieces()]), arrays[role].values.reshape(-1))
+    total = 4 * (3000 * 200 + 200)
+    assert (shown[0], sum(shown[1:-1]), shown[-1]) == (total, total, "done")
+
+
+# ---- what goes wrong
+
+
+def test_places_that_hold_no_checkpoint(tmp_path):
+    out = tmp_path / "out.npz"
+    assert failed(bnexport("convert", tmp_path / "none" / "model.ckpt", out)) == (
+        f"Error: {tmp_path}/none/model.ckpt does not exist, nor does its folder: give the checkpoint's prefix, one of its files, or its folder\n"
+    )
+    assert failed(bnexport("convert", tmp_path, out)) == (
+        f"Error: {tmp_path} holds no checkpoint: give a folder with a .index file, or the checkpoint's prefix\n"
+    )
+    assert failed(bnexport("convert", SEED / "modle.ckpt", out)) == f"Error: there is no checkpoint {SEED}/modle.ckpt: give {SEED}/model.ckpt\n"
+    assert not out.exists()
+
+
+def test_the_graph_alone(tmp_path):
+    shutil.copy(SEED / "model.ckpt.meta", tmp_path)
+    for command in (["convert", tmp_path / "model.ckpt.meta", tmp_path / "out.npz"], ["inspect", tmp_path / "model.ckpt.meta"]):
+        assert failed(bnexport(*command)) == (
+            f"Error: {tmp_path}/model.ckpt.meta has no variables beside it: there are no weights to read; copy the checkpoint's .index and .data files too\n"
+        )
+
+
+@pytest.mark.parametrize(("name", "suffix"), [("out", "(none)"), ("out.pb", ".pb"), ("out.npz.tmp", ".tmp")])
+def test_a_suffix_that_is_no_bundles_is_refused_before_any_work(tmp_path, monkeypatch, name, suffix):
+    out = tmp_path / name
+    message = f"Error: {out} has the suffix {suffix}; a bundle is written as one of .npz, .h5, .hdf5\n"
+    assert failed(bnexport("convert", tmp_path / "no checkpoint here", out)) == message
+
+
+def test_a_folder_that_does_not_exist(bundle, tmp_path):
+    out = tmp_path / "none" / "out.npz"
+    message = f"Error: {out} cannot be written: there is no folder {tmp_path}/none\n"
+    assert failed(bnexport("convert", SEED, out)) == message
+    assert failed(bnexport("run", bundle, CSV, "-o", out)) == message
+
+
+def test_a_bundle_given_to_convert(bundle, tmp_path):
+    assert failed(bnexport("convert", bundle, tmp_path / "out.npz")) == (
+        f"Error: {bundle} is a bundle already: evaluate it with `bnexport run {bundle} INPUT`; convert takes a checkpoint\n"
+    )
+
+
+def test_an_archive_of_something_else_given_to_convert(tmp_path):
+    np.savez(tmp_path / "weights.npz", a=np.ones(3))
+    assert failed(bnexport("convert", tmp_path / "weights.npz", tmp_path / "out.npz")) == (
+        f"Error: {tmp_path}/weights.npz is neither a checkpoint nor one of its files: give a prefix, its .index or .meta file, or the folder\n"
+    )
+
+
+@pytest.mark.parametrize("path", [SEED, SEED / "model.ckpt", SEED / "model.ckpt.meta", SEED / "checkpoint"])
+def test_a_checkpoint_given_to_run(path):
+    assert failed(bnexport("run", path, CSV)) == (
+        f"Error: {path} is a checkpoint; run takes a bundle: make one with `bnexport convert {path} out.npz`\n"
+    )
+
+
+def test_something_else_given_to_run(bundle, tmp_path):
+    assert failed(bnexport("run", tmp_path / "none.npz", CSV)) == f"Error: there is no file {tmp_path}/none.npz\n"
+    assert failed(bnexport("run", CSV, bundle)) == f"Error: {CSV}: the file begins neither as .npz nor as HDF5\n"
+
+
+def test_a_bad_cell(bundle, tmp_path):
+    rows = CSV.read_text().splitlines()
+    cells = rows[1].split(",")
+    cells[6] = "n/a"
+    file = tmp_path / "rows.csv"
+    file.write_text("\n".join([",".join(f"p{i}" for i in range(64)), rows[0], ",".join(cells)]) + "\n")
+    assert failed(bnexport("run", bundle, file)) == f"Error: {file}, row 3, column 7 ('p6'): 'n/a' is not a number\n"
+    out = tmp_path / "scores.csv"
+    assert failed(bnexport("run", bundle, file, "-o", out)).startswith(f"Error: {file}, row 3")
+    assert os.listdir(tmp_path) == ["rows.csv"]
+    assert failed(bnexport("run", bundle, tmp_path / "none.csv")) == f"Error: {tmp_path}/none.csv cannot be read: No such file or directory\n"
+    assert failed(bnexport("run", bundle, file, "-o", tmp_path / "scores.txt")) == (
+        f"Error: {tmp_path}/scores.txt has the suffix .txt; outputs are written as .csv, .tsv, .npy or .npz\n"
+    )
+
+
+def test_an_incomplete_bundle(tmp_path):
+    path = tmp_path / "out.npz"
+    why = "the activation of the hidden layers is not known; convert again with --activation"
+    layer = Layer("dense", "Dense", ["x"], {}, {"kernel": InMemory(np.ones((64, 2), "float32"))})
+    write_bundle(path, Program([Port("x", "x", (None, 64), "float32")], [layer], [Port("y", "dense", (None, 2), "float32")], {"incomplete": why}))
+    assert failed(bnexport("run", path, CSV)) == f"Error: {path}: {why}\n"
+    assert f"  incomplete:      {why}" in bnexport("inspect", path).stdout.splitlines()
+
+
+def test_an_unknown_node(tmp_path):
+    message = failed(bnexport("convert", SEED, tmp_path / "out.npz", "--output", "logit"))
+    assert message.startswith(f"Error: {SEED}/model.ckpt.meta: the graph has no tensor 'logit'; close names are logits")
+
+
+def usage(result):
+    """The last line of a usage error."""
+    return failed(result, 2).splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--set", "phase_train"], "Error: Invalid value for --set: 'phase_train' is not NAME=VALUE"),
+        (["--set", "=1"], "Error: Invalid value for --set: '=1' is not NAME=VALUE"),
+        (["--set", "phase_train=off"], "Error: Invalid value for --set: phase_train=off: the value is none of true, false, a number and a JSON list of them"),
+        (["--set", "a=[[1],[2,3]]"], "Error: Invalid value for --set: a=[[1],[2,3]]: the value is none of true, false, a number and a JSON list of them"),
+        (["--set", "a=null"], "Error: Invalid value for --set: a=null: the value is none of true, false, a number and a JSON list of them"),
+        (["--shape", "x"], "Error: Invalid value for --shape: 'x' is not NAME=VALUE"),
+        (["--shape", "x=?,64.5"], "Error: Invalid value for --shape: x=?,64.5: '64.5' is no size; give numbers with commas between them, and ? for any size"),
+        (["--epsilon", "small"], "Error: Invalid value for '--epsilon': 'small' is not a valid float."),
+        (["--activaton", "relu"], "Error: No such option: --activaton Did you mean --activation?"),
+        (["more"], "Error: Got unexpected extra argument (more)"),
+    ],
+)
+def test_options_that_cannot_be_parsed(tmp_path, options, message):
+    assert usage(bnexport("convert", SEED, tmp_path / "out.npz", *options)).replace("'--set'", "--set") == message
+
+
+def test_missing_arguments():
+    assert usage(bnexport("convert", SEED)) == "Error: Missing argument 'OUT'."
+    assert usage(bnexport("convert")) == "Error: Missing argument 'CKPT'."
+    assert usage(bnexport("run", "out.npz")) == "Error: Missing argument 'INPUT'."
+    assert usage(bnexport("export")) == "Error: No such command 'export'."
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("true", True),
+        ("False", False),
+        ("1", 1),
+        ("-3", -3),
+        ("1e-3", 1e-3),
+        (".5", 0.5),
+        ("inf", float("inf")),
+        ("[1, 2]", [1, 2]),
+        ("[[true], [false]]", [[True], [False]]),
+        ("[]", []),
+    ],
+)
+def test_values(text, value):
+    parsed = cli._values(None, None, [f"a:0={text}"])
+    assert parsed == {"a:0": value}
+    assert type(parsed["a:0"]) is type(value)
+
+
+@pytest.mark.parametrize("text", ["?,28,28,1", "-1,28,28,1", "None, 28, 28, 1", "[?,28,28,1]"])
+def test_shapes(text):
+    assert cli._shapes(None, None, [f"image={text}"]) == {"image": [None, 28, 28, 1]}
+
+
+# ---- around the commands
+
+
+def test_help_and_version():
+    shown = bnexport()
+    assert (shown.exit_code, shown.output) == (0, bnexport("--help").output)
+    assert "Commands:\n  convert  Write the network in the checkpoint CKPT" in shown.output
+    for command in cli.main.commands:
+        assert "Example:\n" in bnexport(command, "--help").output
+    assert bnexport("--version").output == f"bnexport, version {__version__}\n"
+    done = process("--version", text=True)
+    assert (done.returncode, done.stdout) == (0, f"bnexport, version {__version__}\n")
+    assert process().stdout.startswith(b"Usage: bnexport [OPTIONS] COMMAND [ARGS]...")
+
+
+def test_an_error_in_a_process_of_its_own(tmp_path):
+    done = process("convert", SEED, tmp_path / "out.txt", text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"Error: {tmp_path}/out.txt has the suffix .txt; a bundle is written as one of .npz, .h5, .hdf5\n"
+
+
+def test_what_was_there_is_replaced(bundle, tmp_path):
+    out = tmp_path / "out.npz"
+    out.write_bytes(b"something else")
+    assert bnexport("convert", SEED, out, "--quiet").exit_code == 0
+    assert out.read_bytes() == bundle.read_bytes()
+    assert os.listdir(tmp_path) == ["out.npz"]
+
+
+@pytest.mark.parametrize("command", ["run", "inspect"])
+def test_a_reader_that_has_seen_enough(bundle, tmp_path, command):
+    rows = tmp_path / "rows.csv"
+    rows.write_text(CSV.read_text() * 2000)
+    arguments = [bundle, rows] if command == "run" else [SEED]
+    read, write = os.pipe()
+    os.close(read)
+    with subprocess.Popen([sys.executable, "-m", "bnexport", command, *map(str, arguments)], stdout=write, stderr=subprocess.PIPE) as child:
+        os.close(write)
+        assert child.stderr.read() == b""
+
+
+def test_inspect_json(bundle):
+    record = json.loads(bnexport("inspect", bundle, "--json").stdout)
+    assert (record["kind"], record["path"]) == ("bundle", str(bundle))

@@ -1,0 +1,140 @@
+"""What imports what: statically, layer by layer, and in processes that do the real work."""
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import bnexport
+from bnexport.cli import main
+
+ROOT = Path(bnexport.__file__).parent
+SEED = Path(__file__).parents[1] / "fixtures" / "data" / "seed"
+
+LAYERS = (
+    {"_version", "errors", "protos"},
+    {"program"},
+    {"arrays", "checkpoint", "csvrows", "formats", "kernels"},
+    {"fold", "graph", "runner", "tables"},
+    {"scopes"},
+    {"convert"},
+    {"report"},
+    {"inspection"},
+    {"cli"},
+    {"__main__"},
+)
+"""The modules and packages of bnexport; each may import those of the sets before its own, and itself."""
+
+CONVERTER = [
+    "google.protobuf",
+    "google_crc32c",
+    "cramjam",
+    "ml_dtypes",
+    *(f"bnexport.{name}" for name in ("checkpoint", "protos", "graph", "scopes", "arrays", "fold", "convert")),
+]
+
+
+def own_name(file):
+    return file.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imported(tree):
+    """The modules and packages directly below bnexport that a file imports, in functions too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        yield from (name.split(".")[1] for name in names if name.startswith("bnexport."))
+
+
+FILES = [file for file in sorted(ROOT.rglob("*.py")) if file != ROOT / "__init__.py"]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_imports_go_one_way(file):
+    own = own_name(file)
+    rank = {name: level for level, names in enumerate(LAYERS) for name in names}
+    assert own in rank, f"{own} has no place in LAYERS"
+    wrong = [name for name in imported(ast.parse(file.read_text(encoding="utf-8"))) if name != own and rank[name] >= rank[own]]
+    assert wrong == []
+
+
+def test_every_layer_exists():
+    assert {own_name(file) for file in FILES} == set().union(*LAYERS)
+
+
+def test_public_names():
+    assert bnexport.__all__ == ["Model", "Options", "__version__", "convert", "load"]
+    assert dir(bnexport) == bnexport.__all__
+    for name in bnexport.__all__:
+        assert getattr(bnexport, name) is not None
+    assert bnexport.load is importlib.import_module("bnexport.runner").load
+    assert bnexport.convert is importlib.import_module("bnexport.convert").convert
+    with pytest.raises(AttributeError, match="module 'bnexport' has no attribute 'export'"):
+        _ = bnexport.export
+
+
+def imports_of(code, *arguments):
+    """The modules that a process has imported when the code is done, and which of them came from outside the standard library."""
+    script = f"""
+import sys
+before = set(sys.modules)
+{code}
+print(*sys.modules, sep="\\n")
+print("--")
+print(*{{name.partition(".")[0] for name in sys.modules.keys() - before}} - sys.stdlib_module_names, sep="\\n")
+"""
+    done = subprocess.run([sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True, check=True)
+    modules, _, foreign = done.stdout.partition("--\n")
+    return set(modules.split()), set(foreign.split())
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    path = tmp_path_factory.mktemp("bundle") / "seed.npz"
+    CliRunner().invoke(main, ["convert", str(SEED), str(path), "--quiet"], catch_exceptions=False)
+    return path
+
+
+def test_the_runner_imports_numpy_alone(bundle):
+    modules, foreign = imports_of(
+        "import numpy, bnexport\nmodel = bnexport.load(sys.argv[1])\nmodel.predict(numpy.zeros((2, 64), 'float32'))", bundle
+    )
+    assert foreign == {"numpy", "bnexport"}
+    assert modules.isdisjoint(["click", "h5py", "tensorflow", "bnexport.cli", *CONVERTER])
+
+
+def test_the_command_run_adds_click_alone(bundle, tmp_path):
+    modules, foreign = imports_of(
+        "from bnexport.cli import main\nmain(['run', *sys.argv[1:]], standalone_mode=False)",
+        bundle,
+        SEED / "input.csv",
+        "-o",
+        tmp_path / "scores.csv",
+    )
+    assert foreign == {"numpy", "bnexport", "click"}
+    assert modules.isdisjoint(["h5py", "tensorflow", "bnexport.inspection", "bnexport.report", *CONVERTER])
+
+
+@pytest.mark.parametrize("command", ["convert", "inspect"])
+def test_reading_a_checkpoint_imports_no_tensorflow(command, tmp_path):
+    arguments = [SEED, tmp_path / "out.npz"] if command == "convert" else [SEED]
+    code = "import os\nfrom bnexport.cli import main\nout, sys.stdout = sys.stdout, open(os.devnull, 'w')\nmain(sys.argv[1:], standalone_mode=False)\nsys.stdout.close()\nsys.stdout = out"
+    modules, _ = imports_of(code, command, *arguments)
+    assert modules.isdisjoint(["tensorflow", "h5py", "bnexport.runner"])
+
+
+def test_help_and_version_import_no_numpy():
+    for option in ("--help", "--version"):
+        modules, _ = imports_of(
+            f"import io\nfrom bnexport.cli import main\nout, sys.stdout = sys.stdout, io.StringIO()\nmain(['{option}'], standalone_mode=False)\nsys.stdout = out"
+        )
+        assert "numpy" not in modules
