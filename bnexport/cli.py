@@ -1,4 +1,7 @@
-"""The command line. A command parses what it was given, calls the library and prints; modules are imported by the commands that use them, for the sake of `run`."""
+"""The command line: a command parses what it was given, calls the library and prints.
+
+Modules are imported by the commands that use them, because `run` is to take no longer than it needs.
+"""
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -146,7 +149,8 @@ def convert(
 ) -> None:
     """Write the network in the checkpoint CKPT to the bundle OUT (.npz or .h5), ready for inference.
 
-    CKPT is the prefix that tf.train.Saver was given, any of the files with it, their folder, or the folder of a SavedModel. A summary of what was done goes to standard error.
+    CKPT is the prefix that tf.train.Saver was given, any of the files with it, their folder, or the folder of a SavedModel. A summary of what was
+    done goes to standard error.
 
     \b
     Example:
@@ -276,7 +280,8 @@ def _nbytes(array: "Array") -> int:
 def run(bundle: str, rows: str, out: str | None, header: bool | None) -> None:
     """Evaluate the bundle BUNDLE on the rows of INPUT.
 
-    INPUT is CSV, a row for each example with its further dimensions flattened row-major, or .npy, or .npz with an array under each input's name; - is CSV from standard input.
+    INPUT is CSV, a row for each example with its further dimensions flattened row-major, or .npy, or .npz with an array under each input's name;
+    - is CSV from standard input.
 
     \b
     Example:
@@ -326,7 +331,8 @@ def _predicted(model: "Model", blocks: "Iterable[Block]") -> "Iterator[dict[str,
 def inspect(path: str, as_json: bool) -> None:
     """List what PATH, a checkpoint or a bundle, holds.
 
-    Of a checkpoint: each layer's variables with role, shape and dtype, the batch norms' epsilon, and what belongs to no layer. Of a bundle: inputs, outputs and layers, and what they were made from.
+    Of a checkpoint: each layer's variables with role, shape and dtype, the batch norms' epsilon, and what belongs to no layer. Of a bundle: inputs,
+    outputs and layers, and what they were made from.
 
     \b
     Example:

@@ -25,7 +25,12 @@ class Options:
         signature: the signature of a SavedModel.
         statistics: in a graph that was saved from training, whether batch norm takes the `moving` statistics or the `batch`'s; `auto` for moving wherever
             the batch size is open.
-        activation, epsilon, order: what names alone cannot tell; only used without a graph.
+        activation: only without a graph. `relu` for every linear layer but the last, which has none; `relu:softmax` for these and the last;
+            `relu,tanh,none` for each linear layer by itself.
+        bn_after_activation: only without a graph: whether batch norms stand behind the activation, not before it.
+        epsilon: only without a graph, of all batch norms.
+        order: only without a graph: the layers of the network by name, in their order, or a scope in which they are. Batch norms may stand between them;
+            where none does, each is placed by its name.
         use_graph: False to read the names even where a graph lies beside the checkpoint.
     """
 
@@ -37,6 +42,7 @@ class Options:
     signature: str | None = None
     statistics: str = "auto"
     activation: str | None = None
+    bn_after_activation: bool = False
     epsilon: float | None = None
     order: Sequence[str] = ()
     use_graph: bool = True
@@ -72,14 +78,16 @@ def convert(path: str | Path, out: str | Path, options: Options | None = None) -
 
 def _from_graph(location: Location, options: Options) -> Program:
     from bnexport.fold import Network, fold
+    from bnexport.graph import ops
     from bnexport.graph.dropout import remove_dropout
-    from bnexport.graph.endpoints import Endpoints, find_endpoints, named_endpoints
+    from bnexport.graph.endpoints import find_endpoints, named_endpoints
     from bnexport.graph.files import read_graph
     from bnexport.graph.functions import inline_functions
     from bnexport.graph.graphdef import Ref, topological
     from bnexport.graph.live import Live
     from bnexport.graph.lower import lower, missing_operators
     from bnexport.graph.names import find_named
+    from bnexport.graph.provenance import untouched_statistics
     from bnexport.graph.shapes import follow
     from bnexport.graph.statistics import batch_statistics, use_moving_statistics
     from bnexport.graph.variables import Variables
@@ -88,7 +96,10 @@ def _from_graph(location: Location, options: Options) -> Program:
     graph = read_graph(location)
     inline_functions(graph)
     checkpoint = Checkpoint(location)
-    variables = Variables(graph, checkpoint)
+    averaged = averaged_keys(checkpoint)
+    if options.averages and not averaged:
+        raise UsageError(f"{checkpoint.prefix} holds no averages of weights (keys that end in /ExponentialMovingAverage beside their variable); leave out --ema")
+    variables = Variables(graph, checkpoint, averaged if options.averages else None)
     given = {find_named(graph, name): np.asarray(value) for name, value in options.set_values.items()}
     live = Live(graph, variables, given)
     dropouts = remove_dropout(live)
@@ -130,6 +141,11 @@ def _from_graph(location: Location, options: Options) -> Program:
         conversion["uses_batch"] = batch_nodes
         conversion["warnings"].append(f"scores depend on the batch: {', '.join(batch_nodes[:4])} take statistics over it, in TensorFlow as here")
     in_ports = [Port(name, lowered.tensors[ref], shapes.input_shapes.get(ref, shapes.of(ref)), shapes.dtype(ref).name) for ref, name in inputs.items()]
+    keys = {variables.saved(graph.nodes[name]).key for name in order if graph.nodes[name].op in ops.VARIABLES}
+    available = sorted(key for key in averaged if key in keys or averaged[key] in keys)
+    if available:
+        conversion["averages"] = {"of": available, "taken": options.averages}
+    conversion["warnings"].extend(untouched_statistics(live, network.layers))
     out_ports = [
         Port(name, tensor, shapes.of(ref), shapes.dtype(ref).name)
         for (name, ref), tensor in zip(outputs.items(), network.outputs, strict=True)
@@ -137,6 +153,13 @@ def _from_graph(location: Location, options: Options) -> Program:
     if shapes.batch is not None:
         conversion["batch"] = shapes.batch
     return Program(in_ports, network.layers, out_ports, {"producer": f"bnexport {__version__}", **conversion})
+
+
+def averaged_keys(checkpoint: Checkpoint) -> dict[str, str]:
+    """For each variable of which the checkpoint also holds a moving average (tf.train.ExponentialMovingAverage over weights): that average's key."""
+    suffix = "/ExponentialMovingAverage"
+    pairs = {name.removesuffix(suffix): name for name in checkpoint.names() if name.endswith(suffix)}
+    return {key: average for key, average in pairs.items() if key in checkpoint and checkpoint.info(key).shape == checkpoint.info(average).shape}
 
 
 def _refuse_name_options(options: Options, location: Location) -> None:

@@ -74,7 +74,7 @@ def listing(record: Record) -> Iterator[str]:
 
 def _checkpoint(location: "Location", checkpoint: "Checkpoint") -> Record:
     program, reason = _converted(location)
-    places: Places = {}
+    places = _by_name(checkpoint)
     if program is not None:
         places = _by_graph(program, _keys(location, checkpoint), places)
     variables = []
@@ -184,8 +184,8 @@ def _completed(norms: list[Record], roles: Mapping[str, list[str]]) -> list[Reco
 
 
 def _checkpoint_lines(record: Record) -> Iterator[str]:
-    count = len(record["variables"])
-    yield f"{record['path']}: checkpoint of version {record['version']}, {count} variable{'s' * (count != 1)}, {record['parameters']:,} parameters in layers"
+    count = f"{len(record['variables'])} variable{'s' * (len(record['variables']) != 1)}"
+    yield f"{record['path']}: checkpoint of version {record['version']}, {count}, {record['parameters']:,} parameters in layers"
     yield from _field("graph", record["graph"] or "none; roles are read off the names")
     yield from _field("tensorflow", record["tensorflow"])
     yield from _field("not converted", record["unconverted"] and f"roles are read off the names, for {record['unconverted'].splitlines()[0]}")

@@ -15,8 +15,8 @@ _WIDTH = 14
 def batch_norms(layer: Layer) -> list[dict[str, Any]]:
     """The batch norms that a layer was made from, in their order, with the variables in each role.
 
-    Each has some of `gamma`, `beta`, `mean`, `variance` (names of variables), `epsilon` (a float) and `epsilon_from`. A batch norm is known by its variance:
-    in a graph its scale and its shift are parts of their own.
+    Each has some of `gamma`, `beta`, `mean`, `variance` (names of variables), `epsilon` (a float) and `epsilon_from`. A batch norm is known by its
+    variance: in a graph its scale and its shift are parts of their own.
     """
     found: dict[str, dict[str, Any]] = {}
     for part in layer.provenance.get("parts", ()):
@@ -45,6 +45,7 @@ def summary(program: Program) -> list[str]:
         *_norm_lines(program),
         *_dropout_lines(record.get("dropped", ())),
         *_statistics_lines(record.get("statistics", ())),
+        *_averages_lines(record.get("averages")),
         *_list_line("assumed", record.get("assumed", ())),
         *_list_line("ignored", record.get("ignored", ())),
         *_list_line("alternatives", record.get("alternatives", ()), "; choose one with --output"),
@@ -120,10 +121,10 @@ def _norm_lines(program: Program) -> list[str]:
 
 
 def _epsilons(norms: Iterable[dict[str, Any]]) -> str:
-    texts = []
-    for value, source in dict.fromkeys((norm.get("epsilon"), norm.get("epsilon_from")) for norm in norms):
-        texts.append(f"{number(value)}{f' from {source}' if source else ''}" if value is not None else "unknown")
-    return f"epsilon {' and '.join(texts)}"
+    values: dict[str | None, dict[str, None]] = {}
+    for norm in norms:
+        values.setdefault(norm.get("epsilon_from"), {})[number(norm.get("epsilon"))] = None
+    return ", ".join(f"epsilon {' and '.join(found)}{f' from {source}' if source else ''}" for source, found in values.items())
 
 
 def _dropout_lines(entries: Sequence[dict[str, Any]]) -> list[str]:
@@ -131,8 +132,8 @@ def _dropout_lines(entries: Sequence[dict[str, Any]]) -> list[str]:
         return []
     fed = list(dict.fromkeys(entry["fed_by"] for entry in entries if entry.get("fed_by")))
     baked = [f"{entry['node']} had the keep probability {number(entry['keep'])} baked in" for entry in entries if entry.get("keep") is not None]
-    notes = [*([f"fed by {_some(fed)}"] if fed else []), *([_some(baked, "; ")] if baked else [])]
-    return [_line("dropout", f"{len(entries)} removed{f' ({chr(59).join(notes)})' if notes else ''}")]
+    notes = "; ".join([*([f"fed by {_some(fed)}"] if fed else []), *([_some(baked, "; ")] if baked else [])])
+    return [_line("dropout", f"{len(entries)} removed{f' ({notes})' if notes else ''}")]
 
 
 def _statistics_lines(entries: Sequence[dict[str, Any]]) -> list[str]:
@@ -140,3 +141,13 @@ def _statistics_lines(entries: Sequence[dict[str, Any]]) -> list[str]:
         return []
     texts = [f"{entry['variable']} for {entry['in_place_of']}" for entry in entries]
     return [_line("statistics", f"{len(entries)} moving in place of the batch's: {_some(texts)}")]
+
+
+def _averages_lines(entry: dict[str, Any] | None) -> list[str]:
+    """Averages of weights that the checkpoint holds beside the weights: which were taken is the user's to know."""
+    if entry is None:
+        return []
+    what = f"{len(entry['of'])} weight{'s' * (len(entry['of']) != 1)} ({_some(entry['of'])})"
+    if entry["taken"]:
+        return [_line("averages", f"taken for {what}")]
+    return [_line("averages", f"there are some of {what}; the weights themselves were taken, and --ema takes the averages")]

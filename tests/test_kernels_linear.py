@@ -100,6 +100,17 @@ def test_matrices():
     check("MatrixDiagPart", {}, normal(2, (2, 3, 5)))
 
 
+@compares("MatrixDiagV2", "MatrixDiagV3", "MatrixDiagPartV2", "MatrixDiagPartV3", "MatrixSetDiagV2", "MatrixSetDiagV3")
+def test_later_versions_with_their_defaults():
+    zero, minus_one, padding = np.int32(0), np.int32(-1), np.float32(0)
+    for version in ("V2", "V3"):
+        check("MatrixDiag" + version, {}, normal(2, (2, 3)), zero, minus_one, minus_one, padding)
+        check("MatrixDiagPart" + version, {}, normal(2, (2, 3, 5)), zero, padding)
+        check("MatrixSetDiag" + version, {}, normal(1, (2, 3, 5)), normal(2, (2, 3)), zero)
+    with pytest.raises(GraphError, match="only the main one"):
+        evaluate(OPS["MatrixDiagPartV3"], {}, [normal(2, (2, 3, 5)), np.int32(1), padding])
+
+
 @compares("Cholesky", "MatrixDeterminant", "Cross", "MatrixSetDiag", "Diag")
 def test_more_matrices():
     x = normal(1, (2, 4, 4), "float64")

@@ -4,6 +4,7 @@ The variance is what stands under a square root, epsilon the number added to it 
 subtracted before, beta what is added after. No name is looked at.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from bnexport.errors import BadStatistics
 from bnexport.graph import ops
 from bnexport.graph.graphdef import Node, Ref, topological
 from bnexport.graph.live import Live
+from bnexport.program import Layer
 
 _ROOTS = frozenset({"Rsqrt", "Sqrt", "Pow"})
 
@@ -96,3 +98,16 @@ def check_statistics(live: Live, part: dict[str, Any]) -> None:
             raise BadStatistics(f"{where} holds values that are NaN or infinite: the checkpoint was saved from a training that had diverged")
         if role == "variance" and values.size and values.min() < 0:
             raise BadStatistics(f"{where} is negative ({values.min():g} at index {int(values.argmin())}): no batch norm has such a variance; the checkpoint is damaged or was edited")
+
+
+def untouched_statistics(live: Live, layers: Iterable[Layer]) -> list[str]:
+    """A warning for each batch norm whose moving mean is all 0 and variance all 1, as before the first update: the update operations never ran."""
+    warnings: dict[str, None] = {}
+    for layer in layers:
+        for part in layer.provenance.get("parts", ()):
+            if "mean" not in part or "variance" not in part:
+                continue
+            mean, variance = (live.variables.value(live.graph.nodes[part[role]]) for role in ("mean", "variance"))
+            if not mean.any() and (variance == 1).all():
+                warnings[f"the moving statistics {part['mean']} and {part['variance']} are still 0 and 1: training never updated them (its update operations were not run)"] = None
+    return list(warnings)

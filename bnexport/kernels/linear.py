@@ -10,11 +10,11 @@ from bnexport.kernels.rules import broadcast, is_half, same_as_first
 from bnexport.kernels.table import Abstract, Attrs, NDArray, op, shapes_differ
 
 
-def product(a: NDArray, b: NDArray, out: NDArray | None = None) -> NDArray:
+def product(a: NDArray, b: NDArray) -> NDArray:
     """The matrix product. Half floats are multiplied in float32 and rounded once, which is also where BLAS is."""
     if is_half(a.dtype):
         return np.asarray(np.matmul(a.astype(np.float32), b.astype(np.float32)), a.dtype)
-    return np.matmul(a, b) if out is None else np.matmul(a, b, out=out)
+    return np.asarray(np.matmul(a, b))
 
 
 def _turned(shape: Sequence[int], turn: bool) -> tuple[int, int]:
@@ -116,36 +116,6 @@ def matrix_inverse(attrs: Attrs, x: NDArray) -> NDArray:
         raise GraphError("a matrix to be inverted is singular or not square") from cause
 
 
-def _banded(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
-    if len(operands[0].shape) < 2:
-        raise shapes_differ("MatrixBandPart needs matrices", operands[0].shape)
-    return same_as_first(attrs, operands)
-
-
-@op("MatrixBandPart", infer=_banded)
-def matrix_band_part(attrs: Attrs, x: NDArray, lower: NDArray, upper: NDArray) -> NDArray:
-    """x with zeros outside of a band: so many diagonals below and above the main one are kept, all for a negative number."""
-    below = np.arange(x.shape[-2])[:, None] - np.arange(x.shape[-1])
-    kept = ((lower < 0) | (below <= lower)) & ((upper < 0) | (-below <= upper))
-    return np.where(kept, x, np.zeros((), x.dtype))
-
-
-def _diagonal_shape(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
-    shape = operands[0].shape
-    if not shape:
-        raise shapes_differ("MatrixDiag needs vectors", shape)
-    return [Abstract((*shape, shape[-1]), operands[0].dtype)]
-
-
-@op("MatrixDiag", infer=_diagonal_shape)
-def matrix_diag(attrs: Attrs, x: NDArray) -> NDArray:
-    """Square matrices with the last dimension on their diagonals."""
-    result = np.zeros((*x.shape, x.shape[-1]), x.dtype)
-    at = np.arange(x.shape[-1])
-    result[..., at, at] = x
-    return result
-
-
 def _square(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
     shape = operands[0].shape
     if len(shape) < 2 or shape[-1] != shape[-2]:
@@ -179,25 +149,3 @@ def _triples(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
 def cross(attrs: Attrs, a: NDArray, b: NDArray) -> NDArray:
     """The vector products of the triples in the last dimension."""
     return np.cross(a, b)
-
-
-def _with_diagonal(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
-    x, diagonal = operands
-    if len(x.shape) < 2 or diagonal.shape != (*x.shape[:-2], min(x.shape[-2:])):
-        raise shapes_differ("MatrixSetDiag", x.shape, diagonal.shape)
-    return same_as_first(attrs, operands)
-
-
-@op("MatrixSetDiag", infer=_with_diagonal)
-def matrix_set_diag(attrs: Attrs, x: NDArray, diagonal: NDArray) -> NDArray:
-    """x with other diagonals in the matrices of its last two dimensions."""
-    result = x.copy()
-    at = np.arange(diagonal.shape[-1])
-    result[..., at, at] = diagonal
-    return result
-
-
-@op("Diag", infer=lambda attrs, operands: [Abstract(operands[0].shape * 2, operands[0].dtype)])
-def diag(attrs: Attrs, x: NDArray) -> NDArray:
-    """A tensor of twice the rank whose generalised diagonal is x."""
-    return np.diag(x.reshape(-1)).reshape(x.shape * 2)

@@ -276,9 +276,3 @@ def broadcast_args(attrs: Attrs, s0: NDArray, s1: NDArray) -> NDArray:
 def invert_permutation(attrs: Attrs, x: NDArray) -> NDArray:
     """The permutation that undoes x."""
     return np.argsort(x).astype(x.dtype)
-
-
-@view_op("MatrixDiagPart")
-def matrix_diag_part(attrs: Attrs, x: NDArray) -> NDArray:
-    """The diagonals of the matrices in the last two dimensions."""
-    return np.diagonal(x, axis1=-2, axis2=-1)

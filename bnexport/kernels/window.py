@@ -1,7 +1,7 @@
 """The geometry of windows that slide over images: strides, dilations, padding, layouts, and the room to lay windows out in."""
 
+import functools
 import math
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -101,12 +101,17 @@ def slides(attrs: Attrs, lengths: Sequence[int], sizes: Sequence[int], strides: 
     ]
 
 
-_scratch = threading.local()
+@functools.cache
+def _scratch() -> Any:
+    # imported here because a network of dense layers has no use for it, and every millisecond of start-up counts
+    import threading
+
+    return threading.local()
 
 
 def scratch(purpose: str, shape: Sequence[int], dtype: "np.dtype[Any]") -> NDArray:
     """Memory to work in, not initialised, and kept for the next call of the same thread and purpose. Never hand it out."""
-    held: dict[str, NDArray] = _scratch.__dict__
+    held: dict[str, NDArray] = _scratch().__dict__
     size = math.prod(shape) * dtype.itemsize
     if purpose not in held or held[purpose].nbytes < size:
         held[purpose] = np.empty(size, np.uint8)

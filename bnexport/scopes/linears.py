@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from bnexport.scopes.names import Path, natural_key, tokens
 from bnexport.scopes.roles import BIAS, KERNEL, Named
@@ -107,7 +108,7 @@ def _by_creation(biases: list[Named], layers: list[Linear]) -> list[str]:
         return []
     if all(layer.kernel.unnamed for layer in bare):
         made = sorted([*free, *(layer.kernel for layer in bare)], key=lambda v: natural_key(v.path))
-        pairs = [(k, b) for k, b in zip(made, made[1:], strict=False) if k.role == KERNEL and b.role == BIAS and b.info.shape[0] == k.info.shape[-1]]
+        pairs = [(k, b) for k, b in pairwise(made) if k.role == KERNEL and b.role == BIAS and b.info.shape[0] == k.info.shape[-1]]
         by_kernel = {kernel.key: bias for kernel, bias in pairs}
         for layer in bare:
             layer.bias = by_kernel.get(layer.kernel.key)

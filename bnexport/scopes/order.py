@@ -36,8 +36,8 @@ def chains(layers: Sequence[Linear], *, by_name: bool, most: int = 2) -> list[li
     tries = [iter(range(len(layers)))]
     steps = 0
     while tries and len(found) < most and steps < _STEPS:
-        i = next(tries[-1], None)
-        if i is None:
+        i = next(tries[-1], -1)
+        if i < 0:
             tries.pop()
             if placed:
                 used.remove(placed.pop())

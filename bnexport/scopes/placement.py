@@ -5,6 +5,7 @@ A place is a number: 0 is the network's input, k is behind the k-th layer.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from bnexport.errors import ScopeError
 from bnexport.scopes.linears import Linear
@@ -177,16 +178,13 @@ def _readings(norms: Sequence[Norm], chain: Sequence[Linear], free: Sequence[int
 
 def _in_order(norms: Sequence[Norm], chosen: Sequence[int], place: int) -> bool:
     new = norms[len(chosen)].path
-    for norm, other in zip(norms, chosen, strict=False):
-        if place < other and precedes(norm.path, new):
-            return False
-    return True
+    return not any(place < other and precedes(norm.path, new) for norm, other in zip(norms, chosen, strict=False))
 
 
 def _numbered(norms: Sequence[Norm], chain: Sequence[Linear], free: Sequence[int]) -> Reading:
     """The batch norms whose number a layer has too: `bn2` and `fc2`, `batch_normalization_1` and `dense_1`.
 
-    TensorFlow leaves out the first number (`bn`, `bn_1`), so that numbers mean the same only where layers and batch norms both have none, or all have one.
+    TensorFlow leaves out the first number (`bn`, `bn_1`): numbers mean the same only where layers and batch norms both leave it out, or neither does.
     """
     numbers = [last_number(norm.path) for norm in norms]
     layers = {place: last_number(chain[place - 1].path) for place in free if place > 0}
@@ -201,9 +199,9 @@ def _numbered(norms: Sequence[Norm], chain: Sequence[Linear], free: Sequence[int
 
 
 def _counted(norms: Sequence[Norm], free: Sequence[int], chain: Sequence[Linear]) -> Reading | None:
-    """The first batch norm behind the first layer and so on, where numbers order them and there is one for each layer, the last one excepted or not."""
+    """The first batch norm behind the first layer and so on, where numbers order them and there is one for each layer, or each but the last."""
     behind = [place for place in free if place > 0]
-    ordered = all(precedes(a.path, b.path) for a, b in zip(norms, norms[1:], strict=False))
+    ordered = all(precedes(a.path, b.path) for a, b in pairwise(norms))
     if not ordered or len(norms) not in (len(behind), len(behind) - (len(chain) in behind)):
         return None
     return dict(enumerate(behind[: len(norms)]))
@@ -228,10 +226,7 @@ def _ambiguous(prefix: object, chain: Sequence[Linear], norms: Sequence[Norm], r
     for k, layer in enumerate(chain, 1):
         example += [layer.name, *(norms[i].name for i, place in readings[0].items() if place == k)]
     return (
-        f"{prefix}: names and shapes leave more than one reading of where the batch norms stand:
-"
-        + "
-".join(lines)
-        + f"
-say the order of all layers and batch norms with --order, for example --order {','.join(example)}"
+        f"{prefix}: names and shapes leave more than one reading of where the batch norms stand:\n"
+        + "\n".join(lines)
+        + f"\nsay the order of all layers and batch norms with --order, for example --order {','.join(example)}"
     )

@@ -213,7 +213,7 @@ def _classified(info: TensorInfo, known: Mapping[str, str]) -> Named:
 
 
 def _is_optimisers(path: Path, shape: tuple[int, ...]) -> bool:
-    """Whether a variable stands in an optimiser's own scope: of Keras 3 and TensorFlow 2 (`optimizer/…`) or of Keras in TensorFlow 1 (`training/Adam/…`)."""
+    """Whether a variable stands in an optimiser's scope: that of TensorFlow 2 (`optimizer/…`), or of Keras in TensorFlow 1 (`training/Adam/…`)."""
     scopes = [_SUFFIX.sub("", part).lower() for part in path[:-1]]
     if not scopes or scopes[0] not in _OPTIMISERS:
         return False
@@ -243,8 +243,8 @@ def _average(info: TensorInfo, path: Path, known: Mapping[str, str]) -> Named:
         tail = "/".join(base[position + 1 :])
         role = next((role for spelling, role in MOMENTS if tail == spelling), None)
         if role is not None:
-            rest = (match[1],) if match[1] else ()
-            return Named(info.name, path, info, role, rest, moments=without_conditions(base[:position]))
+            number: Path = (match[1],) if match[1] else ()
+            return Named(info.name, path, info, role, number, moments=without_conditions(base[:position]))
     role, rest = _weight_role(info, base)
     if role in (MEAN, VARIANCE):
         return Named(info.name, path, info, role, rest, moments=without_conditions(base[:-1]))

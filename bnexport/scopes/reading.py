@@ -1,0 +1,210 @@
+"""A checkpoint's names as layers: which variables there are, and which of them make up the network, in which order."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from itertools import pairwise
+
+from bnexport.checkpoint.tensors import TensorInfo
+from bnexport.errors import ScopeError, UsageError
+from bnexport.scopes.linears import Linear, match_linears
+from bnexport.scopes.names import listed
+from bnexport.scopes.norms import Norm, described, match_norms
+from bnexport.scopes.order import chains, follows, parts_that_chain
+from bnexport.scopes.placement import Placement, fits, place_norms
+from bnexport.scopes.roles import EMBEDDING, KERNEL, RECURRENT, UNKNOWN, Named, VariableRole, classify, display_name
+
+
+@dataclass(slots=True)
+class Reading:
+    """What the names of a checkpoint say.
+
+    Attributes:
+        variables: all of them, by role.
+        linears: layers with kernels, in natural order.
+        norms: batch norms that have their statistics, in natural order.
+        stray: weights that fit in no layer.
+        incomplete: batch norms without statistics, or with half of them.
+        assumed: sentences on what was matched by order alone.
+    """
+
+    variables: list[Named]
+    linears: list[Linear]
+    norms: list[Norm]
+    stray: list[Named]
+    incomplete: list[Norm]
+    assumed: list[str]
+
+
+@dataclass(slots=True)
+class Choice:
+    """The layers of the network in their order, its batch norms by place, and what was left out or assumed."""
+
+    chain: list[Linear]
+    places: dict[int, Norm]
+    left_out: list[str] = field(default_factory=list)
+    assumed: list[str] = field(default_factory=list)
+
+
+def read_names(infos: Iterable[TensorInfo]) -> Reading:
+    """Roles, layers and batch norms of the variables with these names and shapes; no values are looked at."""
+    variables = classify(infos)
+    linears, norms = match_linears(variables), match_norms(variables)
+    matched = {layer.kernel.key for layer in linears.found} | {layer.bias.key for layer in linears.found if layer.bias is not None}
+    stray = [v for v in variables if v.info.shape and v.role in (KERNEL, UNKNOWN, EMBEDDING, RECURRENT) and v.key not in matched]
+    return Reading(variables, linears.found, norms.found, stray + linears.odd, norms.odd, linears.assumed + norms.assumed)
+
+
+def assign_roles(infos: Iterable[TensorInfo]) -> list[VariableRole]:
+    """The role of each variable, the layer or batch norm that it is part of, and the variable that it was made for; sorted by name.
+
+    Args:
+        infos: all variables of a checkpoint: `checkpoint.info(name) for name in checkpoint`.
+    """
+    reading = read_names(infos)
+    layers: dict[str, str] = {}
+    for layer in reading.linears:
+        layers.update({v.key: layer.name for v in (layer.kernel, layer.bias) if v is not None})
+    for norm in [*reading.norms, *reading.incomplete]:
+        layers.update({v.key: norm.name for v in norm.variables.values()})
+    return [VariableRole(v.key, v.role, layers.get(v.key), v.belongs_to) for v in reading.variables]
+
+
+def choose(prefix: object, reading: Reading, order: Sequence[str], aliases: Mapping[str, str]) -> Choice:
+    """The network that the names make up.
+
+    Args:
+        prefix: the checkpoint, for messages.
+        order: what the user says of the order: names of layers, kernels, batch norms, or scopes whose layers are meant.
+        aliases: other names of variables by key.
+
+    Raises:
+        ScopeError: the names say nothing, or leave more than one reading.
+        UsageError: `order` names what is not there.
+    """
+    if not reading.linears:
+        raise ScopeError(
+            f"{prefix}: no variable looks like the kernel of a layer; it holds {listed([_shown(v) for v in reading.variables]) or 'nothing'}"
+        )
+    if not order:
+        _refuse_strays(prefix, reading)
+        chain, assumed = _ordered(prefix, reading.linears)
+        placement = place_norms(prefix, chain, reading.linears, reading.norms)
+        return Choice(chain, placement.places, [], [*reading.assumed, *assumed, *placement.assumed])
+    named = _resolved(prefix, reading, order, aliases)
+    chain = [part for part in named if isinstance(part, Linear)]
+    if not chain:
+        raise UsageError(f"--order names no layer; there are {listed([layer.name for layer in reading.linears])}")
+    for first, second in pairwise(chain):
+        if not follows(first, second):
+            raise ScopeError(f"{prefix}: in the order given, {second.label} comes after {first.label}, which it cannot take its input from")
+    if any(isinstance(part, Norm) for part in named):
+        placement = _placed(prefix, named, chain)
+    else:
+        placement = place_norms(prefix, chain, reading.linears, reading.norms)
+    kept = {id(part) for part in [*chain, *placement.places.values()]}
+    left_out = [layer.name for layer in reading.linears if id(layer) not in kept]
+    left_out += [norm.name for norm in reading.norms if id(norm) not in kept]
+    left_out += [v.key for v in reading.stray] + [n.name for n in reading.incomplete]
+    return Choice(chain, placement.places, left_out, [*reading.assumed, *placement.assumed])
+
+
+def _shown(variable: Named) -> str:
+    return f"{display_name(variable.key)} {list(variable.info.shape)}"
+
+
+def _refuse_strays(prefix: object, reading: Reading) -> None:
+    """Variables that a network may compute with, but nobody knows where."""
+    hint = "convert with the graph (.meta), or name the layers that make up the network with --order"
+    if reading.incomplete:
+        raise ScopeError(
+            f"{prefix}: these batch norms have no moving mean and variance of their own, or too many: {described(reading.incomplete)}; {hint}"
+        )
+    for role, what in ((RECURRENT, "a recurrent network, whose cells"), (EMBEDDING, "embeddings, whose place")):
+        found = [v for v in reading.stray if v.role == role]
+        if found:
+            raise ScopeError(f"{prefix} holds {what} names alone do not tell: {listed([_shown(v) for v in found])}; {hint}")
+    if reading.stray:
+        raise ScopeError(f"{prefix}: these variables belong to no layer by name: {listed([_shown(v) for v in reading.stray])}; {hint}")
+
+
+def _ordered(prefix: object, layers: Sequence[Linear]) -> tuple[list[Linear], list[str]]:
+    by_name, by_shape = chains(layers, by_name=True), chains(layers, by_name=False)
+    if len(by_name) == 1:
+        return by_name[0], ([] if len(by_shape) == 1 else [f"the order of the layers is that of their numbers: {_arrow(by_name[0])}"])
+    if not by_name and len(by_shape) == 1:
+        return by_shape[0], [
+            f"the order of the layers is the only one that their shapes allow, though their numbers say another: {_arrow(by_shape[0])}"
+        ]
+    orders = by_name or by_shape
+    if orders:
+        why = (
+            "more than one order of the layers fits their names and shapes"
+            if by_name
+            else "the shapes of the layers fit in other orders than their numbers say"
+        )
+        lines = "\n".join(f"  {_arrow(order)}" for order in orders)
+        raise ScopeError(f"{prefix}: {why}:\n{lines}\nsay which with --order, for example --order {','.join(layer.name for layer in orders[0])}")
+    parts = parts_that_chain(layers)
+    if parts:
+        lines = "\n".join(f"  {scope}: {_arrow(inside)}" for scope, inside in list(parts.items())[:12])
+        more = f"\n  and {len(parts) - 12} more" if len(parts) > 12 else ""
+        advice = f"\nname one with --order, for example --order {next(iter(parts))}, or convert with the graph (.meta)"
+        raise ScopeError(f"{prefix}: the {len(layers)} layers are no single chain; these parts are one by themselves:\n{lines}{more}{advice}")
+    raise ScopeError(
+        f"{prefix}: in no order does each layer take what the one before gives: {listed([layer.label for layer in layers])}; "
+        "convert with the graph (.meta), or name the layers that make up one chain with --order"
+    )
+
+
+def _arrow(layers: Sequence[Linear]) -> str:
+    return " → ".join(layer.name for layer in layers)
+
+
+# ---- --order
+
+
+def _resolved(prefix: object, reading: Reading, order: Sequence[str], aliases: Mapping[str, str]) -> list[Linear | Norm]:
+    known: dict[str, Linear | Norm] = {}
+    for norm in reading.norms:
+        for variable in norm.variables.values():
+            known.setdefault(aliases.get(variable.key, norm.name).rpartition("/")[0] or norm.name, norm)
+    known.update({norm.name: norm for norm in reading.norms})
+    for layer in reading.linears:
+        key = layer.kernel.key
+        names = [key, display_name(key), layer.name]
+        if key in aliases:
+            names += [aliases[key], aliases[key].rpartition("/")[0]]
+        known.update({name: layer for name in names if name})
+    parts: list[Linear | Norm] = []
+    for entry in order:
+        if entry in known:
+            parts.append(known[entry])
+            continue
+        inside = [layer for layer in reading.linears if "/".join(layer.kernel.path).startswith(f"{entry.rstrip('/')}/")]
+        if not inside:
+            near = get_close_matches(entry, known, 3)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"there are {listed(list(known))}"
+            raise UsageError(f"--order: {prefix} has no layer, batch norm or scope {entry!r}; {hint}")
+        parts += _ordered(f"{prefix}, scope {entry}", inside)[0]
+    twice = [part.name for i, part in enumerate(parts) if any(part is other for other in parts[:i])]
+    if twice:
+        raise UsageError(f"--order names {listed(twice)} twice")
+    return parts
+
+
+def _placed(prefix: object, named: Sequence[Linear | Norm], chain: Sequence[Linear]) -> Placement:
+    """Batch norms where the user says that they stand."""
+    placement = Placement()
+    place = 0
+    for part in named:
+        if isinstance(part, Linear):
+            place += 1
+            continue
+        where = f"behind {chain[place - 1].label}" if place else f"before {chain[0].label}"
+        if place in placement.places:
+            raise ScopeError(f"{prefix}: in the order given, two batch norms stand {where}: {placement.places[place].name} and {part.name}")
+        if not fits(part, chain, place):
+            raise ScopeError(f"{prefix}: in the order given, {part.name}, which has {part.width} channels, stands {where}")
+        placement.places[place] = part
+    return placement
