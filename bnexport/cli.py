@@ -15,9 +15,9 @@ from bnexport.errors import BnexportError, CheckpointError, UsageError
 if TYPE_CHECKING:
     import numpy as np
 
+    from bnexport.csvrows import Block
     from bnexport.program import Array, Program
     from bnexport.runner import Model
-    from bnexport.tables import Block
 
 PROGRESS_AFTER = 1.0
 """Seconds after which a terminal is shown a progress bar."""
@@ -129,6 +129,7 @@ def _size(text: str, size: str) -> int | None:
 @click.option("--ema", is_flag=True, help="Take the averaged weights (Polyak averages) where the checkpoint holds them.")
 @click.option("--no-graph", is_flag=True, help="Read the variables' names alone, even where there is a graph.")
 @click.option("--activation", metavar="NAME", help="Without a graph: the activation of the hidden layers.")
+@click.option("--bn-after-activation", is_flag=True, help="Without a graph: batch norms stand behind the activations, not before them.")
 @click.option("--epsilon", metavar="NUMBER", type=float, help="Without a graph: the epsilon of the batch norms.")
 @click.option("--order", metavar="A,B,C", help="Without a graph: the layers in their order.")
 @click.option("--quiet", is_flag=True, help="No summary and no progress bar.")
@@ -143,6 +144,7 @@ def convert(
     ema: bool,
     no_graph: bool,
     activation: str | None,
+    bn_after_activation: bool,
     epsilon: float | None,
     order: str | None,
     quiet: bool,
@@ -158,7 +160,7 @@ def convert(
         bnexport convert model.ckpt out.npz --output logits --set phase_train=false
         bnexport convert model.ckpt out.npz --activation relu --epsilon 1e-3    (the .meta is lost)
     """
-    from bnexport.convert import Options, to_program
+    from bnexport.conversion import Options, to_program
     from bnexport.formats import write_bundle
 
     _check_destination(out)
@@ -171,6 +173,7 @@ def convert(
         averages=ema,
         signature=signature,
         activation=activation,
+        bn_after_activation=bn_after_activation,
         epsilon=epsilon,
         order=[part.strip() for part in order.split(",")] if order else (),
         use_graph=not no_graph,
@@ -289,11 +292,12 @@ def run(bundle: str, rows: str, out: str | None, header: bool | None) -> None:
         bnexport run out.npz input.npy -o scores.npz
         head -1 input.csv | bnexport run out.npz -
     """
-    from bnexport.tables import BLOCK_ROWS, read_inputs, write_outputs
+    from bnexport.csvrows import BLOCK_ROWS
+    from bnexport.tables import read_inputs, write_outputs
 
     model = _loaded(bundle)
     # In blocks only where a row's result cannot depend on the other rows.
-    blocks = read_inputs(rows, model.inputs, header=header, block_rows=BLOCK_ROWS if model._tiled else None)
+    blocks = read_inputs(rows, model.inputs, header=header, block_rows=BLOCK_ROWS if model.row_by_row else None)
     write_outputs(out, model.outputs, _predicted(model, blocks))
 
 

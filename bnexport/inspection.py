@@ -5,7 +5,7 @@ The record is made of JSON values only. Every record has
     kind            "checkpoint" or "bundle"
     path            what was given; of a checkpoint its prefix
     tensorflow      the version of TensorFlow that wrote the graph, or null
-    inputs, outputs [{name, shape, dtype}], null in a shape where any size will do; null where they are not known
+    inputs, outputs [{name, shape, dtype}], null in a shape where any size will do; null where they are not known; without a graph names are made up
     parameters      how many numbers the network's variables, or the bundle's arrays, hold
     layers          below
     warnings        [text]
@@ -15,7 +15,8 @@ that of a checkpoint also
     version         2 (tensor bundle) or 1
     graph           the name of the file that holds the graph, or null
     unconverted     why the network could not be converted, or null; roles come from names alone then
-    variables       [{name, shape, dtype, parameters, role, layer}], sorted by name; layer is null for what belongs to none
+    variables       [{name, shape, dtype, parameters, role, layer, belongs_to}], sorted by name
+                    name is the checkpoint's key, layer null for what is part of none, belongs_to what an optimiser slot or an average was made for
     layers          [{name, op, activation, batch_norms}], op and activation null where they are not known
                     batch_norms: [{gamma, beta, mean, variance, epsilon, epsilon_from}], each null where there is none
 
@@ -34,7 +35,7 @@ from typing import TYPE_CHECKING, Any
 
 from bnexport.errors import BnexportError
 from bnexport.program import Layer, Port, Program
-from bnexport.report import batch_norms, number, shape_text
+from bnexport.report import batch_norms, epsilon_text, parameters, shape_text
 
 if TYPE_CHECKING:
     from bnexport.checkpoint import Checkpoint, Location
@@ -73,18 +74,24 @@ def listing(record: Record) -> Iterator[str]:
 
 
 def _checkpoint(location: "Location", checkpoint: "Checkpoint") -> Record:
+    from bnexport.scopes import assign_roles
+
     program, reason = _converted(location)
-    places = _by_name(checkpoint)
+    infos = [checkpoint.info(name) for name in checkpoint]
+    named = {variable.name: variable for variable in assign_roles(infos)}
+    places: Places = {name: (variable.role, variable.layer) for name, variable in named.items()}
+    graph = location.meta or location.saved_model
     if program is not None:
-        places = _by_graph(program, _keys(location, checkpoint), places)
+        places = _by_program(program, _keys(location, checkpoint) if graph else {}, places)
     variables = []
-    for name in checkpoint.names():
-        info = checkpoint.info(name)
-        role, layer = places.get(name, ("unknown", None))
+    for info in infos:
+        role, layer = places[info.name]
         size = 0 if info.dtype.hasobject else math.prod(info.shape)
         dtype = "string" if info.dtype.hasobject else info.dtype.name
-        variables.append({"name": name, "shape": list(info.shape), "dtype": dtype, "parameters": size, "role": role, "layer": layer})
-    graph = location.meta or location.saved_model
+        owner = named[info.name].belongs_to
+        variables.append(
+            {"name": info.name, "shape": list(info.shape), "dtype": dtype, "parameters": size, "role": role, "layer": layer, "belongs_to": owner}
+        )
     return {
         "kind": "checkpoint",
         "path": str(checkpoint.prefix),
@@ -97,16 +104,15 @@ def _checkpoint(location: "Location", checkpoint: "Checkpoint") -> Record:
         "parameters": sum(variable["parameters"] for variable in variables if variable["layer"] is not None),
         "layers": _layers(program, variables),
         "variables": variables,
-        "warnings": [] if program is None else list(program.conversion.get("warnings", ())),
+        # Of names alone the converter warns what it would take for what they do not say, and here nothing is taken.
+        "warnings": [] if program is None or graph is None else list(program.conversion.get("warnings", ())),
     }
 
 
 def _converted(location: "Location") -> tuple[Program | None, str | None]:
-    """The network of the graph beside a checkpoint; or none, and the reason where there is a graph."""
-    from bnexport.convert import to_program
+    """The network of a checkpoint, from its graph or its names; or none, and the reason."""
+    from bnexport.conversion import to_program
 
-    if location.meta is None and location.saved_model is None:
-        return None, None
     try:
         # The folder of a SavedModel holds its checkpoint two levels below.
         return to_program(location.saved_model.parent if location.saved_model else location.prefix or ""), None
@@ -132,8 +138,8 @@ Places = dict[str, tuple[str, str | None]]
 """Role and layer by checkpoint key."""
 
 
-def _by_graph(program: Program, keys: Mapping[str, str], named: Places) -> Places:
-    """Roles as the graph uses the variables; what no layer uses keeps the role of its name, and no layer."""
+def _by_program(program: Program, keys: Mapping[str, str], named: Places) -> Places:
+    """Roles as the network uses the variables; what no layer uses keeps the role of its name, and no layer."""
     places: Places = {name: (role, None) for name, (role, _) in named.items()}
 
     def put(names: Any, role: str, layer: Layer, *, unless: tuple[str, ...] = ()) -> None:
@@ -158,6 +164,10 @@ def _by_graph(program: Program, keys: Mapping[str, str], named: Places) -> Place
 
 
 def _layers(program: Program | None, variables: list[Record]) -> list[Record]:
+    def norms(layer: Layer) -> list[Record]:
+        # What is taken without anybody having said so is not in the checkpoint.
+        return [norm if norm.get("epsilon_from") != "default" else norm | {"epsilon": None, "epsilon_from": None} for norm in batch_norms(layer)]
+
     members: dict[str, dict[str, list[str]]] = {}
     for variable in variables:
         if variable["layer"] is not None:
@@ -165,7 +175,7 @@ def _layers(program: Program | None, variables: list[Record]) -> list[Record]:
     if program is None:
         return [{"name": name, "op": None, "activation": None, "batch_norms": _completed([], roles)} for name, roles in members.items()]
     return [
-        {"name": layer.name, "op": layer.op, "activation": layer.activation, "batch_norms": _completed(batch_norms(layer), members[layer.name])}
+        {"name": layer.name, "op": layer.op, "activation": layer.activation, "batch_norms": _completed(norms(layer), members[layer.name])}
         for layer in program.layers
         if layer.name in members
     ]
@@ -186,9 +196,9 @@ def _completed(norms: list[Record], roles: Mapping[str, list[str]]) -> list[Reco
 def _checkpoint_lines(record: Record) -> Iterator[str]:
     count = f"{len(record['variables'])} variable{'s' * (len(record['variables']) != 1)}"
     yield f"{record['path']}: checkpoint of version {record['version']}, {count}, {record['parameters']:,} parameters in layers"
-    yield from _field("graph", record["graph"] or "none; roles are read off the names")
+    yield from _field("graph", record["graph"] or "none: roles are read off the names")
     yield from _field("tensorflow", record["tensorflow"])
-    yield from _field("not converted", record["unconverted"] and f"roles are read off the names, for {record['unconverted'].splitlines()[0]}")
+    yield from _field("not converted", " ".join((record["unconverted"] or "").split()))
     yield from _port_lines(record)
     rows: dict[str | None, list[Record]] = {}
     for variable in record["variables"]:
@@ -200,7 +210,7 @@ def _checkpoint_lines(record: Record) -> Iterator[str]:
         yield from _variable_lines(sorted(rows[layer["name"]], key=_place), width)
         for norm in layer["batch_norms"]:
             if norm["epsilon"] is not None:
-                yield f"  {'epsilon':<15}  {number(norm['epsilon'])}{' from ' + norm['epsilon_from'] if norm['epsilon_from'] else ''}"
+                yield f"  {'epsilon':<15}  {epsilon_text(norm)}"
             else:
                 yield f"  {'epsilon':<15}  not known: only the graph says it"
     others = rows.get(None, [])
@@ -247,7 +257,7 @@ def _bundle(path: str, program: Program) -> Record:
         "incomplete": record.get("incomplete"),
         "inputs": _ports(program.inputs),
         "outputs": _ports(program.outputs),
-        "parameters": sum(math.prod(array.shape) for layer in program.layers for array in layer.arrays.values()),
+        "parameters": parameters(program.layers),
         "layers": layers,
         "warnings": list(record.get("warnings", ())),
         "conversion": record,
@@ -285,7 +295,7 @@ def _origin(layer: Record) -> Iterator[str]:
         yield f"  {'from':<15}  {', '.join(dict.fromkeys(plain))}"
     for norm in layer["batch_norms"]:
         roles = ", ".join(f"{key} {norm[key]}" for key in _NORM_ROLES if norm[key] is not None)
-        yield f"  {'batch norm':<15}  {roles}, epsilon {number(norm['epsilon'])}{' from ' + norm['epsilon_from'] if norm['epsilon_from'] else ''}"
+        yield f"  {'batch norm':<15}  {roles}, epsilon {epsilon_text(norm)}"
     if "not_folded" in provenance:
         yield f"  {'not folded':<15}  {provenance['not_folded']}"
 

@@ -46,7 +46,7 @@ def summary(program: Program) -> list[str]:
         *_dropout_lines(record.get("dropped", ())),
         *_statistics_lines(record.get("statistics", ())),
         *_averages_lines(record.get("averages")),
-        *_list_line("assumed", record.get("assumed", ())),
+        *([_line("assumed", "; ".join(record["assumed"]))] if record.get("assumed") else []),
         *_list_line("ignored", record.get("ignored", ())),
         *_list_line("alternatives", record.get("alternatives", ()), "; choose one with --output"),
     ]
@@ -71,6 +71,14 @@ def shape_text(shape: Iterable[int | None]) -> str:
 def number(value: Any) -> str:
     """A float32's value as people write it: 0.001, not 0.0010000000474974513."""
     return f"{value:.7g}" if isinstance(value, float) else str(value)
+
+
+def epsilon_text(norm: dict[str, Any]) -> str:
+    """A batch norm's epsilon and where it came from: `0.001 from the graph`."""
+    value, source = norm.get("epsilon"), norm.get("epsilon_from")
+    if value is None:
+        return "not known"
+    return f"{number(value)} {'by default' if source == 'default' else f'from {source}'}" if source else number(value)
 
 
 def parameters(layers: Iterable[Layer]) -> int:
@@ -121,10 +129,7 @@ def _norm_lines(program: Program) -> list[str]:
 
 
 def _epsilons(norms: Iterable[dict[str, Any]]) -> str:
-    values: dict[str | None, dict[str, None]] = {}
-    for norm in norms:
-        values.setdefault(norm.get("epsilon_from"), {})[number(norm.get("epsilon"))] = None
-    return ", ".join(f"epsilon {' and '.join(found)}{f' from {source}' if source else ''}" for source, found in values.items())
+    return f"epsilon {' and '.join(dict.fromkeys(map(epsilon_text, norms)))}"
 
 
 def _dropout_lines(entries: Sequence[dict[str, Any]]) -> list[str]:
@@ -145,7 +150,7 @@ def _statistics_lines(entries: Sequence[dict[str, Any]]) -> list[str]:
 
 def _averages_lines(entry: dict[str, Any] | None) -> list[str]:
     """Averages of weights that the checkpoint holds beside the weights: which were taken is the user's to know."""
-    if entry is None:
+    if entry is None or "of" not in entry:  # where only names were read, they say so among what was assumed
         return []
     what = f"{len(entry['of'])} weight{'s' * (len(entry['of']) != 1)} ({_some(entry['of'])})"
     if entry["taken"]:

@@ -7,25 +7,25 @@ A program is compiled once into a list of steps over numbered slots. Large batch
 writes is still in the cache when the next one reads it. Nothing here imports anything but NumPy, and h5py for a bundle that is HDF5.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bnexport import chain
 from bnexport.errors import IncompleteBundle, InputError, UnsupportedOps
 from bnexport.formats import read_bundle
 from bnexport.kernels import OPS
-from bnexport.kernels.table import NDArray, evaluate
-from bnexport.program import Layer, Literal, Port, Program, materialize
+from bnexport.kernels.table import NDArray, ieee
+from bnexport.program import Layer, Literal, Port, Program
+from bnexport.steps import KERNELS, Step, compile_layer, makes_new_memory
 
 TILE_BYTES = 2 << 20
 """What the widest tensor of a tile should take: about a core's share of the last cache."""
 MIN_TILE_ROWS = 256
 """A matrix product of fewer rows is slower per row than one of more."""
 
-_KERNELS = {"Dense": "MatMul", "Conv2D": "Conv2D", "DepthwiseConv2D": "DepthwiseConv2dNative", "Conv2DTranspose": "Conv2DBackpropInput"}
 _ROW_BY_ROW = frozenset(
     {"Reshape", "MaxPool", "MaxPoolV2", "AvgPool", "Softmax", "LogSoftmax", "BiasAdd", "LRN", "ResizeBilinear", "ResizeNearestNeighbor", "ResizeBicubic", "Cast", "Select", "SelectV2"}
 )
@@ -41,15 +41,6 @@ def load(path: str | Path) -> "Model":
     return Model(read_bundle(path), str(path))
 
 
-Step = Callable[[list[Any]], None]
-
-
-@dataclass(slots=True)
-class _Slot:
-    number: int
-    last_use: int
-
-
 class Model:
     """A network that can be evaluated.
 
@@ -57,6 +48,7 @@ class Model:
         inputs, outputs: its ports (name, shape with None for any size, dtype).
         layers: its layers, with their arrays.
         conversion: how it was made.
+        row_by_row: whether each row of a batch is surely computed by itself, so that a batch may be given in parts.
     """
 
     def __init__(self, program: Program, source: str = "the network"):
@@ -69,9 +61,11 @@ class Model:
         self._batch: int | None = program.conversion.get("batch")
         self._steps: list[Step] = []
         self._slots: dict[str, int] = {}
+        self._chain = None
         if not self._incomplete:
             self._compile()
-        self._tiled = self._batch is None and all(p.shape and p.shape[0] is None for p in self.outputs) and all(_is_row_by_row(layer) for layer in self.layers)
+            self._chain = chain.build(self.layers, self.inputs, self.outputs) if self._batch is None else None
+        self.row_by_row = self._batch is None and all(p.shape and p.shape[0] is None for p in self.outputs) and all(_is_row_by_row(layer) for layer in self.layers)
         self._row_bytes = 0
 
     # ---- predicting
@@ -93,7 +87,10 @@ class Model:
         if self._incomplete:
             raise IncompleteBundle(f"{self.source}: {self._incomplete}")
         feeds = self._checked(data)
-        results = self._run_rows(feeds)
+        if self._chain is not None:
+            return self._chain.run(feeds[0])
+        with ieee():
+            results = self._run_rows(feeds)
         if len(self.outputs) == 1:
             return results[0]
         return {port.name: value for port, value in zip(self.outputs, results, strict=True)}
@@ -109,12 +106,15 @@ class Model:
         values: list[Any] = [None] * len(self._slots)
         for port, value in zip(self.inputs, self._checked(data), strict=True):
             values[self._slots[port.tensor]] = value
-        for step in self._compiled(keep=True):
-            step(values)
+        with ieee():
+            for step in self._compiled(keep=True):
+                step(values)
         return {name: values[slot] for name, slot in self._slots.items()}
 
     def _checked(self, data: Any) -> list[NDArray]:
         if not isinstance(data, Mapping):
+            if len(self.inputs) == 1 and isinstance(data, np.ndarray) and _fits(self.inputs[0], data):
+                return [data]
             if len(self.inputs) != 1:
                 raise InputError(f"{self.source} has {len(self.inputs)} inputs ({', '.join(p.name for p in self.inputs)}): give a mapping from their names to arrays")
             data = {self.inputs[0].name: data}
@@ -138,7 +138,7 @@ class Model:
         rows = next((f.shape[0] for f, b in zip(feeds, batched, strict=True) if b), 0)
         if self._batch is not None and any(batched):
             return self._run_fixed(feeds, batched, rows, self._batch)
-        if not self._tiled or not any(batched):
+        if not self.row_by_row or not any(batched):
             return self._run(feeds)
         tile = self._tile_rows(feeds, batched)
         if rows <= tile:
@@ -194,7 +194,7 @@ class Model:
     def _compile(self) -> None:
         for port in self.inputs:
             self._slots[port.tensor] = len(self._slots)
-        missing = sorted({layer.op for layer in self.layers if layer.op not in OPS and layer.op not in _KERNELS and layer.op != "ScaleShift"})
+        missing = sorted({layer.op for layer in self.layers if layer.op not in OPS and layer.op not in KERNELS and layer.op != "ScaleShift"})
         if missing:
             raise UnsupportedOps(f"{self.source} uses operators that this version of bnexport does not have: {', '.join(missing)}; install a newer one")
         for layer in self.layers:
@@ -217,42 +217,28 @@ class Model:
         for number, layer in enumerate(self.layers):
             tensors = [o for o in layer.inputs if isinstance(o, str) and not o.startswith("@")]
             dying = [] if keep else [t for t in dict.fromkeys(tensors) if last[t] == number]
-            over = bool(dying) and bool(tensors) and layer.inputs[0] in dying and layer.inputs[0] in fresh
-            steps.append(self._step(layer, over))
-            if _makes_new_memory(layer):
+            first = layer.inputs[0] if layer.inputs else None
+            over = isinstance(first, str) and first in dying and first in fresh and layer.inputs.count(first) == 1
+            steps.append(compile_layer(layer, self._slots, over))
+            if makes_new_memory(layer):
                 fresh.add(layer.name)
-            elif any(t in fresh for t in tensors):
+            else:
                 fresh.difference_update(tensors)  # a view: neither may be written over while the other lives
-            numbers = [self._slots[t] for t in dying]
-            if numbers and not keep and number + 1 < len(self.layers) and number % 4 == 3:
-                steps.append(_dropping(numbers))
+            if dying:
+                steps.append(_dropping([self._slots[t] for t in dying]))
         return steps
-
-    def _step(self, layer: Layer, over: bool) -> Step:
-        out = self._slots[layer.name]
-        activation = _activation(layer)
-        if layer.op == "Dense":
-            return _dense(self._slots[str(layer.inputs[0])], out, layer, activation)
-        if layer.op == "ScaleShift":
-            return _scale_shift(self._slots[str(layer.inputs[0])], out, layer, activation, over)
-        if layer.op in _KERNELS:
-            return _convolution(self._operand(layer, 0), self._operand(layer, 1) if len(layer.inputs) > 1 else None, out, layer, activation)
-        operands = [self._operand(layer, i) for i in range(len(layer.inputs))]
-        return _operator(operands, out, layer, over)
-
-    def _operand(self, layer: Layer, position: int) -> "int | NDArray":
-        """A slot's number, or the constant itself."""
-        operand = layer.inputs[position]
-        if isinstance(operand, Literal):
-            return np.asarray(operand.value, operand.dtype)
-        if operand.startswith("@"):
-            return materialize(layer.arrays[operand[1:]])
-        return self._slots[operand]
 
 
 def _expected(port: Port) -> str:
     sizes = ", ".join("any" if s is None else str(s) for s in port.shape)
     return f"it is {port.dtype} of shape ({sizes})"
+
+
+def _fits(port: Port, array: NDArray) -> bool:
+    """Whether an array is just what an input takes."""
+    if array.dtype.name != port.dtype or array.ndim != len(port.shape):
+        return False
+    return all(wanted is None or wanted == size for wanted, size in zip(port.shape, array.shape, strict=True))
 
 
 def _fitted(source: str, port: Port, value: Any) -> NDArray:
@@ -263,114 +249,14 @@ def _fitted(source: str, port: Port, value: Any) -> NDArray:
         if array.dtype.kind not in "fiub" or (wanted.kind in "iu" and array.dtype.kind == "f") or (wanted.kind == "b" and array.dtype.kind != "b"):
             raise InputError(f"{source}: the input {port.name!r} was given as {array.dtype}; {_expected(port)}")
         array = array.astype(wanted)
-    fits = array.ndim == len(port.shape) and all(w in (None, g) for w, g in zip(port.shape, array.shape, strict=True))
-    if not fits:
+    if not _fits(port, array):
         raise InputError(f"{source}: the input {port.name!r} was given the shape {array.shape}; {_expected(port)}")
     return array
 
 
-# ---- steps
-
-Activation = Callable[[NDArray], Any]
-
-
-def _activation(layer: Layer) -> Activation | None:
-    """Applies a layer's activation in place."""
-    if layer.activation is None:
-        return None
-    compute, attrs = OPS[layer.activation].compute, dict(layer.activation_attrs)
-    if layer.activation == "Relu":
-        return lambda y: np.maximum(y, 0, out=y)
-    if not OPS[layer.activation].inplace:
-        return lambda y: np.copyto(y, compute(attrs, y))
-    return lambda y: compute(attrs, y, out=y)
-
-
-def _dense(source: int, out: int, layer: Layer, activation: Activation | None) -> Step:
-    kernel = materialize(layer.arrays["kernel"])
-    bias = materialize(layer.arrays["bias"]) if "bias" in layer.arrays else None
-    matmul, add, maximum = np.matmul, np.add, np.maximum
-    if bias is not None and layer.activation == "Relu":
-
-        def dense_relu(values: list[Any]) -> None:
-            y = matmul(values[source], kernel)
-            add(y, bias, y)
-            values[out] = maximum(y, 0, y)
-
-        return dense_relu
-
-    def dense(values: list[Any]) -> None:
-        y = matmul(values[source], kernel)
-        if bias is not None:
-            add(y, bias, y)
-        if activation is not None:
-            activation(y)
-        values[out] = y
-
-    return dense
-
-
-def _scale_shift(source: int, out: int, layer: Layer, activation: Activation | None, over: bool) -> Step:
-    scale, shift = materialize(layer.arrays["scale"]), materialize(layer.arrays["shift"])
-
-    def scale_shift(values: list[Any]) -> None:
-        x = values[source]
-        y = np.multiply(x, scale, out=x if over else None)
-        y = np.asarray(y)
-        y += shift
-        if activation is not None:
-            activation(y)
-        values[out] = y
-
-    return scale_shift
-
-
-def _convolution(data: "int | NDArray", size: "int | NDArray | None", out: int, layer: Layer, activation: Activation | None) -> Step:
-    kernel = materialize(layer.arrays["kernel"])
-    bias = materialize(layer.arrays["bias"]) if "bias" in layer.arrays else None
-    if bias is not None and layer.attrs.get("data_format") == "NCHW":
-        bias = bias.reshape(-1, 1, 1)
-    compute, attrs = OPS[_KERNELS[layer.op]].compute, dict(layer.attrs)
-
-    def convolution(values: list[Any]) -> None:
-        x = values[data] if isinstance(data, int) else data
-        if size is None:
-            y = compute(attrs, x, kernel)
-        else:
-            sizes = np.array(size if not isinstance(size, int) else values[size])
-            if sizes[0] < 0:
-                sizes[0] = x.shape[0]
-            y = compute(attrs, sizes, kernel, x)
-        if bias is not None:
-            np.add(y, bias, out=y)
-        if activation is not None:
-            activation(y)
-        values[out] = y
-
-    return convolution
-
-
-def _operator(operands: "list[int | NDArray]", out: int, layer: Layer, over: bool) -> Step:
-    operator, attrs = OPS[layer.op], dict(layer.attrs)
-    if operator.inplace and over:
-
-        def in_place(values: list[Any]) -> None:
-            taken = [values[o] if isinstance(o, int) else o for o in operands]
-            shape = np.broadcast_shapes(*(t.shape for t in taken))
-            fits = taken[0].shape == shape and all(t.dtype == taken[0].dtype for t in taken)
-            values[out] = np.asarray(operator.compute(attrs, *taken, out=taken[0] if fits else None))
-
-        return in_place
-
-    def general(values: list[Any]) -> None:
-        results = evaluate(operator, attrs, [values[o] if isinstance(o, int) else o for o in operands])
-        for i in range(layer.outputs):
-            values[out + i] = results[i]
-
-    return general
-
-
 def _dropping(numbers: list[int]) -> Step:
+    """Lets go of tensors that nobody needs any more."""
+
     def drop(values: list[Any]) -> None:
         for number in numbers:
             values[number] = None
@@ -378,14 +264,9 @@ def _dropping(numbers: list[int]) -> Step:
     return drop
 
 
-def _makes_new_memory(layer: Layer) -> bool:
-    """Whether a layer's result certainly shares no memory with its operands or with a constant."""
-    return layer.op in _KERNELS or layer.op == "ScaleShift" or (layer.op in OPS and OPS[layer.op].inplace)
-
-
 def _is_row_by_row(layer: Layer) -> bool:
     """Whether a layer surely computes each row of a batch by itself."""
-    if layer.op in _KERNELS or layer.op == "ScaleShift" or layer.op in _ROW_BY_ROW or (layer.op in OPS and OPS[layer.op].inplace):
+    if layer.op in KERNELS or layer.op == "ScaleShift" or layer.op in _ROW_BY_ROW or (layer.op in OPS and OPS[layer.op].inplace):
         return True
     if layer.op in ("ConcatV2", "Concat"):
         axis = layer.inputs[-1 if layer.op == "ConcatV2" else 0]

@@ -173,6 +173,28 @@ def test_the_summary_says_which_weights_were_taken(tmp_path):
         np.testing.assert_allclose(scores, arrays["y"], rtol=0, atol=1e-5)
 
 
+def test_the_summary_without_a_graph(tmp_path):
+    out, fixture = tmp_path / "out.npz", DATA / "no_meta"
+    lines = bnexport("convert", fixture, out).stderr.splitlines()
+    assert "batch norms:   2 folded into the layers beside them, epsilon 0.001 by default" in lines
+    assert any(line.startswith("Warning: the bundle cannot be evaluated: ") and "--activation" in line for line in lines)
+    assert "--activation" in failed(bnexport("run", out, fixture / "input.csv"))
+    said = bnexport("convert", fixture, out, "--activation", "relu,relu,softmax", "--epsilon", "1e-3", "--order", "layer1, layer2, output")
+    assert "batch norms:   2 folded into the layers beside them, epsilon 0.001 from --epsilon" in said.stderr.splitlines()
+    assert "Warning" not in said.stderr
+    scores = np.loadtxt(io.StringIO(bnexport("run", out, fixture / "input.csv").stdout), delimiter=",")
+    np.testing.assert_allclose(scores, expected("no_meta"), rtol=0, atol=1e-5)
+
+
+def test_batch_norm_after_the_activation_without_a_graph(tmp_path):
+    out, fixture = tmp_path / "out.npz", DATA / "bn_after_activation"
+    for option in ([], ["--bn-after-activation"]):
+        done = bnexport("convert", fixture, out, "--no-graph", "--activation", "relu,tanh,softmax", "--epsilon", "1e-3", *option)
+        assert done.exit_code == 0, done.stderr
+        scores = np.loadtxt(io.StringIO(bnexport("run", out, fixture / "input.csv").stdout), delimiter=",")
+        assert (np.abs(scores - expected("bn_after_activation")).max() < 1e-5) == bool(option)
+
+
 def test_quiet(tmp_path):
     result = bnexport("convert", SEED, tmp_path / "out.npz", "--quiet")
     assert (result.exit_code, result.output) == (0, "")
@@ -221,7 +243,8 @@ def test_the_graph_alone(tmp_path):
     shutil.copy(SEED / "model.ckpt.meta", tmp_path)
     for command in (["convert", tmp_path / "model.ckpt.meta", tmp_path / "out.npz"], ["inspect", tmp_path / "model.ckpt.meta"]):
         assert failed(bnexport(*command)) == (
-            f"Error: {tmp_path}/model.ckpt.meta has no variables beside it: there are no weights to read; copy the checkpoint's .index and .data files too\n"
+            f"Error: {tmp_path}/model.ckpt.meta has no variables beside it: there are no weights to read; "
+            "copy the checkpoint's .index and .data files too\n"
         )
 
 
@@ -273,7 +296,7 @@ def test_a_bad_cell(bundle, tmp_path):
     assert failed(bnexport("run", bundle, file)) == f"Error: {file}, row 3, column 7 ('p6'): 'n/a' is not a number\n"
     out = tmp_path / "scores.csv"
     assert failed(bnexport("run", bundle, file, "-o", out)).startswith(f"Error: {file}, row 3")
-    assert os.listdir(tmp_path) == ["rows.csv"]
+    assert [file.name for file in tmp_path.iterdir()] == ["rows.csv"]
     assert failed(bnexport("run", bundle, tmp_path / "none.csv")) == f"Error: {tmp_path}/none.csv cannot be read: No such file or directory\n"
     assert failed(bnexport("run", bundle, file, "-o", tmp_path / "scores.txt")) == (
         f"Error: {tmp_path}/scores.txt has the suffix .txt; outputs are written as .csv, .tsv, .npy or .npz\n"
@@ -391,7 +414,7 @@ def test_what_was_there_is_replaced(bundle, tmp_path):
     out.write_bytes(b"something else")
     assert bnexport("convert", SEED, out, "--quiet").exit_code == 0
     assert out.read_bytes() == bundle.read_bytes()
-    assert os.listdir(tmp_path) == ["out.npz"]
+    assert [file.name for file in tmp_path.iterdir()] == ["out.npz"]
 
 
 @pytest.mark.parametrize("command", ["run", "inspect"])

@@ -1,5 +1,6 @@
 """Reading checkpoint files piece by piece, and recognising what is no checkpoint file at all."""
 
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ class DataFile:
             raise CheckpointNotFound(f"{path} does not exist: {missing}") from error
         except OSError as error:
             raise CheckpointError(f"{path} cannot be read ({error.strerror}): give a file that you may read") from error
+        # A program's arrays are read when they are written, so that nobody but the last of them knows when the file is done with.
+        weakref.finalize(self, self._file.close)
         self.size = self._file.seek(0, 2)
 
     def close(self) -> None:

@@ -141,8 +141,13 @@ def _fed_leaf(live: Live, threshold: Ref) -> Ref | None:
 
 
 def _leaves(live: Live, ref: Ref) -> set[Ref]:
-    order = topological(live.graph, [live.resolve(ref).node], live.inputs)
-    return {Ref(name) for name in order if ops.is_source(live.graph.nodes[name]) or live.graph.nodes[name].op == "PlaceholderWithDefault"} if len(order) < 32 else set()
+    """What a scalar is computed from that has no value yet: what is fed, and conditions that are not decided (keep = tf.cond(training, …))."""
+
+    def is_leaf(node: Node) -> bool:
+        return ops.is_source(node) or node.op == "PlaceholderWithDefault" or node.op in ops.MERGES
+
+    order = topological(live.graph, [live.resolve(ref).node], lambda node: [] if is_leaf(node) else live.inputs(node))
+    return {Ref(name) for name in order if is_leaf(live.graph.nodes[name])} if len(order) < 32 else set()
 
 
 def _is_zero(live: Live, ref: Ref) -> bool:

@@ -16,7 +16,7 @@ from bnexport.errors import AmbiguousNetwork, UnsupportedOps
 from bnexport.graph import ops
 from bnexport.graph.graphdef import Node, Ref, topological
 from bnexport.graph.live import Live
-from bnexport.graph.provenance import affine_part, check_statistics
+from bnexport.graph.provenance import affine_part, check_statistics, shortest
 from bnexport.graph.shapes import Shapes, attributes, operand_dtype
 from bnexport.kernels import OPS
 from bnexport.program import Array, InMemory, Layer, Literal
@@ -288,7 +288,7 @@ class _Lowering:
         by_role = dict(zip(order, constants, strict=True))
         gamma, beta, mean, variance = (self._constant(by_role[role]).reshape(-1) for role in "gbmv")
         names = {role: self.live.variables_behind(by_role[key]) for role, key in (("gamma", "g"), ("beta", "b"), ("mean", "m"), ("variance", "v"))}
-        part = {"node": node.name, "op": node.op, "epsilon": float(epsilon), "epsilon_from": "the graph", **{r: n[0] for r, n in names.items() if n}}
+        part = {"node": node.name, "op": node.op, "epsilon": shortest(epsilon), "epsilon_from": "the graph", **{r: n[0] for r, n in names.items() if n}}
         check_statistics(self.live, part)
         scale = (gamma if scaled else 1.0) / np.sqrt(variance + float(epsilon))
         nchw = node.attrs.get("data_format") == "NCHW"

@@ -73,10 +73,10 @@ class _Reader:
                 if not self.live.variables_behind(operand):
                     value = self.live.value(operand)
                     if value.size == 1:
-                        self.part.setdefault("epsilon", _shortest(value.item()))
+                        self.part.setdefault("epsilon", shortest(value.item()))
 
 
-def _shortest(value: float) -> float:
+def shortest(value: float) -> float:
     """A float32's value as people write it: 0.001, not 0.0010000000474974513."""
     single = np.float32(value)
     return float(str(single)) if float(single) == value else value

@@ -20,7 +20,7 @@ _OPS = {
     "log_softmax": "LogSoftmax",
 }
 _NONE = ("none", "linear", "identity")
-_CALL = re.compile(r"leaky_relu\(([0-9.eE+-]+)\)")
+_CALL = re.compile(r"leaky_relu\((-?\d*\.?\d+(?:e-?\d+)?)\)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +57,6 @@ def _parse(name: str) -> Activation | None:
     if name in _OPS:
         return Activation(_OPS[name], {"alpha": 0.2} if name == "leaky_relu" else {})
     call = _CALL.fullmatch(name)
-    try:
-        if call is not None:
-            return Activation("LeakyRelu", {"alpha": float(call[1])})
-    except ValueError as error:
-        raise UsageError(f"--activation {name}: {call and call[1]} is no number") from error
+    if call is not None:
+        return Activation("LeakyRelu", {"alpha": float(call[1])})
     raise UsageError(f"--activation: there is no activation {name!r}; there are {', '.join([*_OPS, 'none'])}")

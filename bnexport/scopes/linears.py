@@ -21,6 +21,7 @@ class Linear:
         name: its scope, or its kernel's name where the scope holds other layers too.
         path: the components of that name.
         owns_scope: whether it is the only layer in its scope.
+        bias_by_order: whether nothing but the order in which variables were made says that the bias is its.
     """
 
     kernel: Named
@@ -28,6 +29,7 @@ class Linear:
     name: str
     path: Path
     owns_scope: bool
+    bias_by_order: bool = False
 
     @property
     def op(self) -> str:
@@ -57,11 +59,10 @@ class Linear:
 
 @dataclass(slots=True)
 class Linears:
-    """What was matched: layers in natural order, biases that fit none, and sentences on what was assumed."""
+    """What was matched: layers in natural order, and biases that fit none."""
 
     found: list[Linear]
     odd: list[Named]
-    assumed: list[str]
 
 
 def match_linears(variables: Sequence[Named]) -> Linears:
@@ -69,16 +70,15 @@ def match_linears(variables: Sequence[Named]) -> Linears:
     kernels = sorted((v for v in variables if v.role == KERNEL and 2 <= len(v.info.shape) <= 4), key=lambda v: natural_key(v.path))
     biases = sorted((v for v in variables if v.role == BIAS), key=lambda v: natural_key(v.path))
     layers = [_layer(kernel, kernels) for kernel in kernels]
-    assumed: list[str] = []
     for scope in dict.fromkeys(v.path[:-1] for v in biases):
         free = [v for v in biases if v.path[:-1] == scope]
         homes = [layer for layer in layers if layer.kernel.path[:-1] == scope]
         _by_name(free, homes)
-        assumed += _by_creation(free, homes)
+        _by_creation(free, homes)
         for bias in free:
             if any(layer.bias is bias for layer in homes):
                 biases.remove(bias)
-    return Linears(layers, biases, assumed)
+    return Linears(layers, biases)
 
 
 def _layer(kernel: Named, kernels: Sequence[Named]) -> Linear:
@@ -100,12 +100,12 @@ def _by_name(biases: list[Named], layers: list[Linear]) -> None:
         layers[0].bias = biases[0]
 
 
-def _by_creation(biases: list[Named], layers: list[Linear]) -> list[str]:
+def _by_creation(biases: list[Named], layers: list[Linear]) -> None:
     """Biases without a name: the one made after each kernel, or as many as there are kernels, in the same order."""
     free = [b for b in biases if not any(layer.bias is b for layer in layers)]
     bare = [layer for layer in layers if layer.bias is None]
     if not free or not all(b.unnamed for b in free):
-        return []
+        return
     if all(layer.kernel.unnamed for layer in bare):
         made = sorted([*free, *(layer.kernel for layer in bare)], key=lambda v: natural_key(v.path))
         pairs = [(k, b) for k, b in pairwise(made) if k.role == KERNEL and b.role == BIAS and b.info.shape[0] == k.info.shape[-1]]
@@ -115,5 +115,5 @@ def _by_creation(biases: list[Named], layers: list[Linear]) -> list[str]:
     elif [b.info.shape[0] for b in free] == [layer.outs for layer in bare]:
         for layer, bias in zip(bare, free, strict=True):
             layer.bias = bias
-    matched = [f"{layer.bias.key} to {layer.kernel.key}" for layer in bare if layer.bias is not None]
-    return [f"biases have no names of their own and were matched by the order in which they were made: {', '.join(matched)}"] if matched else []
+    for layer in bare:
+        layer.bias_by_order = layer.bias is not None

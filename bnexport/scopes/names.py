@@ -54,12 +54,9 @@ def precedes(first: Path, second: Path) -> bool | None:
 
 
 def last_number(path: Path) -> int | None:
-    """The last number in a path, from the last component that has one; None where none has."""
-    for part in reversed(path):
-        numbers = _NUMBER.findall(part)
-        if numbers:
-            return int(numbers[-1])
-    return None
+    """The last number in the last component of a path; None where it has none."""
+    numbers = _NUMBER.findall(path[-1]) if path else []
+    return int(numbers[-1]) if numbers else None
 
 
 def common_scope(first: Path, second: Path) -> int:

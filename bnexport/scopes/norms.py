@@ -1,6 +1,6 @@
 """Batch norms by name: beta, gamma, moving mean and moving variance that belong together.
 
-The variables of one batch norm mostly share a scope. The seed's idiom does not: `tf.train.ExponentialMovingAverage` names an average after the op that
+The variables of one batch norm mostly share a scope. The seed's do not: `tf.train.ExponentialMovingAverage` names an average after the op that
 it averages, below the variable scope that is open. With `tf.variable_scope("bn")` entered twice, whose name scopes are `bn` and `bn_1`,
 `tf.Variable` makes `bn_1/beta`, and the average of `bn_1/moments/Squeeze` is `bn/bn_1/moments/Squeeze/ExponentialMovingAverage`.
 """

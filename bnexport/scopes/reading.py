@@ -52,7 +52,7 @@ def read_names(infos: Iterable[TensorInfo]) -> Reading:
     linears, norms = match_linears(variables), match_norms(variables)
     matched = {layer.kernel.key for layer in linears.found} | {layer.bias.key for layer in linears.found if layer.bias is not None}
     stray = [v for v in variables if v.info.shape and v.role in (KERNEL, UNKNOWN, EMBEDDING, RECURRENT) and v.key not in matched]
-    return Reading(variables, linears.found, norms.found, stray + linears.odd, norms.odd, linears.assumed + norms.assumed)
+    return Reading(variables, linears.found, norms.found, stray + linears.odd, norms.odd, norms.assumed)
 
 
 def assign_roles(infos: Iterable[TensorInfo]) -> list[VariableRole]:
@@ -90,7 +90,7 @@ def choose(prefix: object, reading: Reading, order: Sequence[str], aliases: Mapp
         _refuse_strays(prefix, reading)
         chain, assumed = _ordered(prefix, reading.linears)
         placement = place_norms(prefix, chain, reading.linears, reading.norms)
-        return Choice(chain, placement.places, [], [*reading.assumed, *assumed, *placement.assumed])
+        return Choice(chain, placement.places, [], [*_matched_biases(chain), *reading.assumed, *assumed, *placement.assumed])
     named = _resolved(prefix, reading, order, aliases)
     chain = [part for part in named if isinstance(part, Linear)]
     if not chain:
@@ -106,7 +106,12 @@ def choose(prefix: object, reading: Reading, order: Sequence[str], aliases: Mapp
     left_out = [layer.name for layer in reading.linears if id(layer) not in kept]
     left_out += [norm.name for norm in reading.norms if id(norm) not in kept]
     left_out += [v.key for v in reading.stray] + [n.name for n in reading.incomplete]
-    return Choice(chain, placement.places, left_out, [*reading.assumed, *placement.assumed])
+    return Choice(chain, placement.places, left_out, [*_matched_biases(chain), *reading.assumed, *placement.assumed])
+
+
+def _matched_biases(chain: Sequence[Linear]) -> list[str]:
+    pairs = [f"{layer.bias.key} to {layer.kernel.key}" for layer in chain if layer.bias is not None and layer.bias_by_order]
+    return [f"biases have no names of their own and were matched by the order in which they were made: {listed(pairs)}"] if pairs else []
 
 
 def _shown(variable: Named) -> str:
@@ -124,6 +129,11 @@ def _refuse_strays(prefix: object, reading: Reading) -> None:
         found = [v for v in reading.stray if v.role == role]
         if found:
             raise ScopeError(f"{prefix} holds {what} names alone do not tell: {listed([_shown(v) for v in found])}; {hint}")
+    only = reading.linears[0]
+    if len(reading.linears) == 1 and only.kernel.by_shape and only.bias is None and not reading.norms:
+        raise ScopeError(
+            f"{prefix}: nothing says that {_shown(only.kernel)} is a layer's kernel, and not an embedding; if it is, give --order {only.name}"
+        )
     if reading.stray:
         raise ScopeError(f"{prefix}: these variables belong to no layer by name: {listed([_shown(v) for v in reading.stray])}; {hint}")
 
@@ -131,7 +141,7 @@ def _refuse_strays(prefix: object, reading: Reading) -> None:
 def _ordered(prefix: object, layers: Sequence[Linear]) -> tuple[list[Linear], list[str]]:
     by_name, by_shape = chains(layers, by_name=True), chains(layers, by_name=False)
     if len(by_name) == 1:
-        return by_name[0], ([] if len(by_shape) == 1 else [f"the order of the layers is that of their numbers: {_arrow(by_name[0])}"])
+        return by_name[0], ([] if len(by_shape) == 1 else [f"the order of the layers is that of their numbers and names: {_arrow(by_name[0])}"])
     if not by_name and len(by_shape) == 1:
         return by_shape[0], [
             f"the order of the layers is the only one that their shapes allow, though their numbers say another: {_arrow(by_shape[0])}"
@@ -168,8 +178,8 @@ def _resolved(prefix: object, reading: Reading, order: Sequence[str], aliases: M
     known: dict[str, Linear | Norm] = {}
     for norm in reading.norms:
         for variable in norm.variables.values():
-            known.setdefault(aliases.get(variable.key, norm.name).rpartition("/")[0] or norm.name, norm)
-    known.update({norm.name: norm for norm in reading.norms})
+            known[aliases.get(variable.key, "").rpartition("/")[0] or norm.name] = norm
+        known[norm.name] = norm
     for layer in reading.linears:
         key = layer.kernel.key
         names = [key, display_name(key), layer.name]

@@ -158,6 +158,7 @@ class Named:
         rest: the words of the last component that do not say the role (`conv1_bn_offset`: `conv`, `1`, `bn`).
         belongs_to: as in `VariableRole`.
         moments: for a statistic that is the average of an op of tf.nn.moments, the path of the op's scope: of no variable's.
+        by_shape: whether the name does not say the role, and the shape alone does.
     """
 
     key: str
@@ -167,6 +168,7 @@ class Named:
     rest: Path = ()
     belongs_to: str | None = None
     moments: Path | None = None
+    by_shape: bool = False
 
     @property
     def unnamed(self) -> bool:
@@ -204,12 +206,12 @@ def _classified(info: TensorInfo, known: Mapping[str, str]) -> Named:
         return Named(info.name, path, info, ZERO_DEBIAS, belongs_to=_owner(path, known))
     if last in AVERAGES and len(path) > 1:
         return _average(info, path, known)
-    if "metrics" in path or stem in _METRICS or (not info.shape and _METRIC_WORDS.intersection(tokens(last))):
+    if "metrics" in path or stem in _METRICS or (not info.shape and _METRIC_WORDS & _words(path)):
         return Named(info.name, path, info, METRIC)
     if not info.shape:
         return Named(info.name, path, info, _scalar_role(info, last))
     role, rest = _weight_role(info, path)
-    return Named(info.name, path, info, role, rest)
+    return Named(info.name, path, info, role, rest, by_shape=rest == tokens(last))
 
 
 def _is_optimisers(path: Path, shape: tuple[int, ...]) -> bool:
@@ -218,6 +220,10 @@ def _is_optimisers(path: Path, shape: tuple[int, ...]) -> bool:
     if not scopes or scopes[0] not in _OPTIMISERS:
         return False
     return not shape or scopes[0] in ("optimizer", "_optimizer") or (scopes[0] == "training" and scopes[1:2] != [] and scopes[1] in _OPTIMISERS)
+
+
+def _words(path: Path) -> set[str]:
+    return {word for part in path for word in tokens(part)}
 
 
 def _owner(path: Path, known: Mapping[str, str]) -> str | None:
@@ -270,7 +276,7 @@ def _weight_role(info: TensorInfo, path: Path) -> tuple[str, Path]:
     matrix = len(info.shape) > 1
     if info.dtype.kind not in "fV" and info.dtype.name != "bfloat16":
         return UNKNOWN, words
-    scopes = {word for part in path for word in tokens(part)}
+    scopes = _words(path)
     for role in (MEAN, VARIANCE, BETA, GAMMA, KERNEL, BIAS):
         fits = matrix if role == KERNEL else len(info.shape) == 1 if role == BIAS else is_vector(info.shape)
         rest = _without_spelling(words, SPELLINGS[role]) if fits else None
@@ -285,7 +291,8 @@ def _weight_role(info: TensorInfo, path: Path) -> tuple[str, Path]:
         return EMBEDDING, words
     if _UNNAMED.fullmatch(path[-1]):
         return (KERNEL if matrix else BIAS), words
-    return (KERNEL if matrix else UNKNOWN), words
+    says_bias = _without_spelling(words, SPELLINGS[BIAS]) is not None  # a bias for each position, say
+    return (KERNEL if matrix and not says_bias else UNKNOWN), words
 
 
 def _without_spelling(words: Path, spellings: Collection[str]) -> Path | None:

@@ -1,8 +1,8 @@
 """From the names of a checkpoint that has lost its graph to a program."""
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,12 +20,12 @@ from bnexport.scopes.reading import Choice, Reading, choose, read_names
 from bnexport.scopes.roles import AVERAGE, BETA, BOOKKEEPING, GAMMA, MEAN, UNKNOWN, VARIANCE, WEIGHTS, Named, display_name
 
 if TYPE_CHECKING:
-    from bnexport.convert import Options
+    from bnexport.conversion import Options
 
 DEFAULT_EPSILON = 1e-3
 """What tf.layers, Keras, contrib.layers, Sonnet and the seed have; TFLearn and tensorpack have 1e-5."""
 
-_BARRIER = "Unknown"
+_BARRIER = "not known"
 """Stands for what names do not tell (an activation, pooling, flattening) while folding, so that nothing is folded across it."""
 
 
@@ -42,6 +42,21 @@ def program_from_names(checkpoint: Checkpoint, options: "Options") -> Program:
         UsageError: an option names what is not there.
     """
     return _Walk(checkpoint, options).program()
+
+
+@dataclass(frozen=True, slots=True)
+class _Reshaped:
+    """An array in another shape of as many elements."""
+
+    source: Array
+    shape: tuple[int, ...]
+
+    @property
+    def dtype(self) -> "np.dtype[Any]":
+        return self.source.dtype
+
+    def pieces(self) -> "Iterator[np.ndarray[Any, Any]]":
+        return self.source.pieces()
 
 
 class _Walk:
@@ -97,6 +112,8 @@ class _Walk:
         network = Network(self.layers, self.shapes, [self.tensor])
         unfolded = fold(network, self.dtype)
         for barrier in [layer for layer in network.layers if layer.op == _BARRIER]:
+            if not known:
+                network.makers[str(barrier.inputs[0])].provenance["activation"] = "not known"
             network.bypass(barrier)
         record = self._record(known, unfolded)
         out_tensor = network.outputs[0]
@@ -131,7 +148,7 @@ class _Walk:
     def _array(self, variable: Named) -> Array:
         stored = self.checkpoint.stored(self._key(variable))
         if len(stored.shape) == 3:  # a convolution over one dimension is one over two of which the first is 1
-            return replace(stored, shape=(1, *stored.shape))
+            return _Reshaped(stored, (1, *stored.shape))
         return stored
 
     def _human(self, variable: Named, name: str) -> str:
@@ -149,7 +166,7 @@ class _Walk:
             self._append(Layer(self._name(f"{self.tensor}/{activation.op}"), activation.op, [self.tensor], dict(activation.attrs)), None)
 
     def _add_barrier(self) -> None:
-        self._append(Layer(self._name(f"{self.tensor}/{_BARRIER}"), _BARRIER, [self.tensor]), None)
+        self._append(Layer(self._name(f"{self.tensor}/then"), _BARRIER, [self.tensor]), None)
 
     # ---- batch norm
 
@@ -210,6 +227,9 @@ class _Walk:
         for variable in self.reading.variables:
             if variable.role == UNKNOWN and not variable.info.shape and variable.info.dtype.kind != "O":
                 self.warnings.append(f"{display_name(variable.key)}, a single number, was left out: its name does not say what it is for")
+        odd = [display_name(v.key) for v in self.reading.stray] + [norm.name for norm in self.reading.incomplete]
+        if odd:
+            self.warnings.append(f"what belongs to no layer was left out, as --order does not name it: {listed(odd)}")
         last_norm = self.options.bn_after_activation and len(self.choice.chain) in self.choice.places
         if self.convolutional:
             record["incomplete"] = (
@@ -228,6 +248,8 @@ class _Walk:
             sentences.append(f"each batch norm stands {side}")
         if known and self.options.activation is not None and len(chain) > 1 and not {",", ":"} & set(self.options.activation):
             sentences.append(f"the activation of every layer but the last is {self.options.activation}; {chain[-1].name} has none")
+        if not known and not self.convolutional:
+            sentences.append(f"{chain[-1].name}, the last layer, has no activation")
         if self.averages:
             taken = "taken" if self.options.averages else "not taken; --ema takes them"
             sentences.append(f"averages of {len(self.averages)} weights are there and were {taken}")

@@ -1,0 +1,148 @@
+"""Small dense networks, evaluated column by column.
+
+For a network such as 8-16-12-3 the time goes into calling NumPy, not into arithmetic. Here a chain of small dense layers runs with two calls a layer: biases are a
+last column of the kernels, against a row of ones that is always there, and rows of the batch are columns of the matrices, so that everything after the product runs over
+long contiguous memory. Memory is reused from call to call, each thread having its own. Many rows are shared out among threads, tile by tile.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from bnexport.kernels import OPS
+from bnexport.kernels.table import ieee
+from bnexport.program import Layer, Port, materialize
+
+NDArray = np.ndarray[Any, Any]
+
+LARGEST_KERNEL = 4096
+"""Elements of a kernel; in larger ones arithmetic outweighs the calls."""
+TILE_PRODUCT = 200_000
+"""Multiplications in a tile's largest product: OpenBLAS shares larger ones among threads of its own, which costs more than it gives here."""
+ROWS_FOR_THREADS = 8192
+"""Fewer rows than this take less time than starting a thread."""
+
+
+def build(layers: Sequence[Layer], inputs: Sequence[Port], outputs: Sequence[Port]) -> "Chain | None":
+    """The chain that these layers are, or None where they are no chain of small dense layers of one dtype."""
+    if len(inputs) != 1 or len(outputs) != 1 or not layers or outputs[0].tensor != layers[-1].name or len(inputs[0].shape) != 2:
+        return None
+    before = inputs[0].tensor
+    for position, layer in enumerate(layers):
+        softmax = layer.activation in ("Softmax", "LogSoftmax")
+        elementwise = layer.activation is None or OPS[layer.activation].inplace
+        if layer.op != "Dense" or layer.inputs != [before] or "bias" not in layer.arrays:
+            return None
+        if not (elementwise or softmax) or (softmax and position + 1 < len(layers)):
+            return None
+        kernel = layer.arrays["kernel"]
+        if kernel.dtype != np.dtype(inputs[0].dtype) or kernel.dtype.kind != "f" or kernel.shape[0] * kernel.shape[1] > LARGEST_KERNEL:
+            return None
+        before = layer.name
+    return Chain(layers, np.dtype(inputs[0].dtype))
+
+
+class Chain:
+    """A compiled chain; `run` may be called from several threads at once."""
+
+    def __init__(self, layers: Sequence[Layer], dtype: "np.dtype[Any]"):
+        self._dtype = dtype
+        self._kernels: list[NDArray] = []
+        self._activations: list[Callable[[NDArray], Any] | None] = []
+        for layer in layers:
+            kernel, bias = materialize(layer.arrays["kernel"]), materialize(layer.arrays["bias"])
+            self._kernels.append(np.ascontiguousarray(np.vstack([kernel, bias]).T))
+            self._activations.append(_in_place(layer))
+        self._last = np.ascontiguousarray(self._kernels[-1].T)
+        largest = max(k.size for k in self._kernels)
+        self.tile = max(64, min(1024, TILE_PRODUCT // largest))
+        self._local = threading.local()
+        self.width = self._kernels[-1].shape[0]
+
+    def run(self, x: NDArray) -> NDArray:
+        """The scores (rows, outputs) of `x` (rows, inputs), a new array."""
+        rows = x.shape[0]
+        if rows <= self.tile:
+            return self._tile(x, rows)
+        out = np.empty((rows, self.width), self._dtype)
+        starts = range(0, rows, self.tile)
+        threads = min(_processors(), 4) if rows >= ROWS_FOR_THREADS else 1
+        if threads == 1:
+            self._tiles(x, out, starts)
+        else:
+            share = -(-len(starts) // threads)
+            others = [threading.Thread(target=self._tiles, args=(x, out, starts[i * share : (i + 1) * share])) for i in range(1, threads)]
+            for thread in others:
+                thread.start()
+            self._tiles(x, out, starts[:share])
+            for thread in others:
+                thread.join()
+        return out
+
+    def _tiles(self, x: NDArray, out: NDArray, starts: Sequence[int]) -> None:
+        for start in starts:
+            stop = min(len(x), start + self.tile)
+            out[start:stop] = self._tile(x[start:stop], stop - start)
+
+    def _tile(self, x: NDArray, rows: int) -> NDArray:
+        local = self._local
+        if getattr(local, "rows", None) != rows:
+            self._reserve(rows)
+        source, hidden = local.source, local.hidden
+        with ieee():
+            local.data[...] = x.T
+            for kernel, (whole, result), activation in zip(self._kernels, hidden, self._activations, strict=False):
+                kernel.dot(source, result)
+                if activation is not None:
+                    activation(result)
+                source = whole
+            final = self._activations[-1]
+            if final is None:
+                scores: NDArray = source.T.dot(self._last)
+                return scores
+            columns = self._kernels[-1].dot(source)
+            final(columns)
+            return np.ascontiguousarray(columns.T)
+
+    def _reserve(self, rows: int) -> None:
+        """This thread's matrices for so many rows, each with its row of ones."""
+        local = self._local
+        local.source = np.ones((self._kernels[0].shape[1], rows), self._dtype)
+        local.data = local.source[:-1]
+        wholes = [np.ones((k.shape[0] + 1, rows), self._dtype) for k in self._kernels[:-1]]
+        local.hidden = [(whole, whole[:-1]) for whole in wholes]
+        local.rows = rows
+
+
+def _processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _in_place(layer: Layer) -> Callable[[NDArray], Any] | None:
+    """The activation of a layer on a matrix whose columns are rows of the batch."""
+    if layer.activation is None:
+        return None
+    if layer.activation == "Relu":
+        zero = np.zeros((), materialize(layer.arrays["bias"]).dtype)
+        return lambda y: np.maximum(y, zero, out=y)
+    if layer.activation == "Softmax":
+        return _softmax
+    if layer.activation == "LogSoftmax":
+        return _log_softmax
+    compute, attrs = OPS[layer.activation].compute, dict(layer.activation_attrs)
+    return lambda y: compute(attrs, y, out=y)
+
+
+def _softmax(y: NDArray) -> None:
+    y -= y.max(axis=0)
+    np.exp(y, out=y)
+    y /= y.sum(axis=0)
+
+
+def _log_softmax(y: NDArray) -> None:
+    y -= y.max(axis=0)
+    y -= np.log(np.exp(y).sum(axis=0))

@@ -1,0 +1,174 @@
+"""Layers compiled to steps: each takes its operands from numbered slots and puts its result into one.
+
+A step may write over its first operand where the runner says that nobody needs it any more.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from bnexport.kernels import OPS
+from bnexport.kernels.table import NDArray, evaluate
+from bnexport.program import Layer, Literal, materialize
+
+Step = Callable[[list[Any]], None]
+Activation = Callable[[NDArray], Any]
+Operand = int | NDArray
+"""A slot's number, or a constant."""
+
+KERNELS = {"Dense": "MatMul", "Conv2D": "Conv2D", "DepthwiseConv2D": "DepthwiseConv2dNative", "Conv2DTranspose": "Conv2DBackpropInput"}
+"""The operator that a linear layer's kernel is registered under."""
+BLOCK_BYTES = 1 << 19
+"""How much of a product gets its bias and activation at a time: it is still in the cache for the second of them."""
+
+
+def compile_layer(layer: Layer, slots: dict[str, int], over: bool) -> Step:
+    """The step of a layer.
+
+    Args:
+        slots: the slot of each tensor.
+        over: whether the result may be written over the first operand.
+    """
+    out = slots[layer.name]
+    operands = [_operand(layer, position, slots) for position in range(len(layer.inputs))]
+    if layer.op == "Dense":
+        return _dense(operands[0], out, layer)
+    if layer.op == "ScaleShift":
+        return _scale_shift(operands[0], out, layer, over)
+    if layer.op in KERNELS:
+        return _convolution(operands, out, layer)
+    return _operator(operands, out, layer, over)
+
+
+def makes_new_memory(layer: Layer) -> bool:
+    """Whether a layer's result certainly shares no memory with its operands or with a constant."""
+    return layer.op in KERNELS or layer.op == "ScaleShift" or not OPS[layer.op].view
+
+
+def _operand(layer: Layer, position: int, slots: dict[str, int]) -> Operand:
+    operand = layer.inputs[position]
+    if isinstance(operand, Literal):
+        return np.asarray(operand.value, operand.dtype)
+    if operand.startswith("@"):
+        return materialize(layer.arrays[operand[1:]])
+    return slots[operand]
+
+
+def _value(operand: Operand, values: list[Any]) -> Any:
+    return values[operand] if isinstance(operand, int) else operand
+
+
+def _activation(layer: Layer) -> Activation | None:
+    """Applies a layer's activation in place."""
+    if layer.activation is None:
+        return None
+    operator, attrs = OPS[layer.activation], dict(layer.activation_attrs)
+    if layer.activation == "Relu":
+        return lambda y: np.maximum(y, y.dtype.type(0), out=y)
+    if not operator.inplace:
+        return lambda y: np.copyto(y, operator.compute(attrs, y))
+    return lambda y: operator.compute(attrs, y, out=y)
+
+
+def _finish(layer: Layer, bias: NDArray | None) -> Activation | None:
+    """Adds the bias and applies the activation, in place, block by block of the first axes."""
+    activation = _activation(layer)
+    if bias is None:
+        return activation
+
+    def finish(y: NDArray) -> None:
+        if y.nbytes <= 2 * BLOCK_BYTES or bias.ndim != 1:
+            np.add(y, bias, out=y)
+            if activation is not None:
+                activation(y)
+            return
+        rows = y.reshape(-1, y.shape[-1])
+        step = max(1, BLOCK_BYTES // (y.shape[-1] * y.itemsize))
+        for start in range(0, len(rows), step):
+            block = rows[start : start + step]
+            np.add(block, bias, out=block)
+            if activation is not None:
+                activation(block)
+
+    return finish
+
+
+def _bias(layer: Layer) -> NDArray | None:
+    return materialize(layer.arrays["bias"]) if "bias" in layer.arrays else None
+
+
+def _dense(source: Operand, out: int, layer: Layer) -> Step:
+    kernel = materialize(layer.arrays["kernel"])
+    finish = _finish(layer, _bias(layer))
+
+    def dense(values: list[Any]) -> None:
+        y = np.matmul(_value(source, values), kernel)
+        if finish is not None:
+            finish(y)
+        values[out] = y
+
+    return dense
+
+
+def _scale_shift(source: Operand, out: int, layer: Layer, over: bool) -> Step:
+    scale, shift = materialize(layer.arrays["scale"]), materialize(layer.arrays["shift"])
+    scales, shifts = bool(np.any(scale != 1)), bool(np.any(shift != 0))
+    activation = _activation(layer)
+
+    def scale_shift(values: list[Any]) -> None:
+        x = _value(source, values)
+        y = x if over else np.empty_like(x)
+        if scales:
+            np.multiply(x, scale, out=y)
+            if shifts:
+                np.add(y, shift, out=y)
+        else:
+            np.add(x, shift, out=y)
+        if activation is not None:
+            activation(y)
+        values[out] = y
+
+    return scale_shift
+
+
+def _convolution(operands: list[Operand], out: int, layer: Layer) -> Step:
+    kernel, bias = materialize(layer.arrays["kernel"]), _bias(layer)
+    if bias is not None and layer.attrs.get("data_format") == "NCHW":
+        bias = bias.reshape(-1, 1, 1)
+    finish = _finish(layer, bias)
+    compute, attrs = OPS[KERNELS[layer.op]].compute, dict(layer.attrs)
+
+    def convolution(values: list[Any]) -> None:
+        x = _value(operands[0], values)
+        if len(operands) == 1:
+            y = compute(attrs, x, kernel)
+        else:
+            sizes = np.array(_value(operands[1], values))
+            if sizes[0] < 0:
+                sizes[0] = x.shape[0]
+            y = compute(attrs, sizes, kernel, x)
+        if finish is not None:
+            finish(y)
+        values[out] = y
+
+    return convolution
+
+
+def _operator(operands: list[Operand], out: int, layer: Layer, over: bool) -> Step:
+    operator, attrs = OPS[layer.op], dict(layer.attrs)
+    if operator.inplace and over:
+
+        def in_place(values: list[Any]) -> None:
+            taken = [_value(o, values) for o in operands]
+            fits = taken[0].shape == np.broadcast_shapes(*(t.shape for t in taken)) and all(t.dtype == taken[0].dtype for t in taken)
+            values[out] = np.asarray(operator.compute(attrs, *taken, out=taken[0] if fits else None))
+
+        return in_place
+
+    def general(values: list[Any]) -> None:
+        results = evaluate(operator, attrs, [_value(o, values) for o in operands])
+        for i in range(layer.outputs):
+            values[out + i] = results[i]
+
+    return general

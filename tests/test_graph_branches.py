@@ -1,0 +1,339 @@
+"""What chooses between training and inference, in every spelling: found from the graph, and never guessed."""
+
+import numpy as np
+import pytest
+from live_graph import Net, dense, rows
+
+from bnexport.errors import AmbiguousNetwork, BnexportError
+
+pytestmark = pytest.mark.tensorflow
+BOTH = pytest.mark.parametrize("cond_v2", [False, True], ids=["switch_merge", "cond_v2"])
+
+
+def batch_norm(tf, x, choose, name="bn", epsilon=1e-3):
+    """The seed's batch norm; `choose(if_training, if_not)` writes the condition."""
+    with tf.variable_scope(name):
+        width = int(x.shape[-1])
+        beta, gamma = tf.get_variable("beta", [width]), tf.get_variable("gamma", [width])
+        mean, variance = tf.nn.moments(x, [0], name="moments")
+        pop_mean, pop_var = (tf.get_variable(n, [width], trainable=False) for n in ("pop_mean", "pop_var"))
+
+        def update():
+            moved = [tf.assign(pop_mean, pop_mean * 0.9 + mean * 0.1), tf.assign(pop_var, pop_var * 0.9 + variance * 0.1)]
+            with tf.control_dependencies(moved):
+                return tf.identity(mean), tf.identity(variance)
+
+        m, v = choose(update, lambda: (tf.identity(pop_mean), tf.identity(pop_var)))
+        return tf.nn.batch_normalization(x, m, v, beta, gamma, epsilon)
+
+
+def network(tf, choose, norm=batch_norm):
+    x = tf.placeholder(tf.float32, [None, 6], name="x")
+    h = tf.nn.relu(norm(tf, dense(tf, x, 8, "one"), choose, "bn1"))
+    h = tf.nn.relu(norm(tf, dense(tf, h, 7, "two"), choose, "bn2"))
+    return x, tf.nn.softmax(dense(tf, h, 4, "three"), name="y")
+
+
+def flags(program):
+    return {f["node"]: f["value"] for f in program.conversion["set"]}
+
+
+@BOTH
+def test_a_bool_placeholder(tf, live, cond_v2):
+    def build():
+        phase = tf.placeholder(tf.bool, name="phase")
+        x, y = network(tf, lambda a, b: tf.cond(phase, a, b))
+        return Net({x: rows(5, 6)}, [y], {phase: False})
+
+    program = live(build, cond_v2=cond_v2).matches()
+    assert flags(program) == {"phase": False}
+    assert program.conversion["unfolded"] == []
+    assert [layer.op for layer in program.layers] == ["Dense"] * 3
+
+
+@BOTH
+def test_inference_is_true(tf, live, cond_v2):
+    def build():
+        testing = tf.placeholder(tf.bool, name="testing")
+        x, y = network(tf, lambda a, b: tf.cond(testing, b, a))
+        return Net({x: rows(5, 6)}, [y], {testing: True})
+
+    assert flags(live(build, cond_v2=cond_v2).matches()) == {"testing": True}
+
+
+@BOTH
+def test_inverted_by_logical_not(tf, live, cond_v2):
+    def build():
+        testing = tf.placeholder(tf.bool, name="testing")
+        x, y = network(tf, lambda a, b: tf.cond(tf.logical_not(testing), a, b))
+        return Net({x: rows(5, 6)}, [y], {testing: True})
+
+    assert flags(live(build, cond_v2=cond_v2).matches()) == {"testing": True}
+
+
+@pytest.mark.parametrize("default", [False, True])
+def test_a_placeholder_with_default(tf, live, default):
+    def build():
+        phase = tf.placeholder_with_default(default, [], name="phase")
+        x, y = network(tf, lambda a, b: tf.cond(phase, a, b))
+        return Net({x: rows(5, 6)}, [y], {phase: False})
+
+    assert flags(live(build).matches()) == {"phase": False}
+
+
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize("resource", [False, True])
+def test_a_variable_whatever_it_was_saved_as(tf, live, stored, resource):
+    def build():
+        phase = tf.get_variable("phase", [], tf.bool, initializer=tf.constant_initializer(stored), trainable=False)
+        x, y = network(tf, lambda a, b: tf.cond(phase, a, b))
+        return Net({x: rows(5, 6)}, [y])
+
+    def reference():
+        net = build()
+        return net
+
+    saved = live(build, resource=resource)
+    (expected,) = live.outputs(reference, {**saved.variables, "phase": np.asarray(False)}, resource=resource)
+    assert flags(saved.matches(expected={"y": expected})) == {"phase": False}
+
+
+@pytest.mark.parametrize("compare", ["equal", "greater", "not_equal", "less"])
+def test_an_integer_that_is_compared(tf, live, compare):
+    def build():
+        mode = tf.placeholder(tf.int32, [], name="mode")
+        training = {"equal": tf.equal(mode, 1), "greater": mode > 0, "not_equal": tf.not_equal(mode, 0), "less": mode < 1}[compare]
+        x, y = network(tf, lambda a, b: tf.cond(training, a, b))
+        return Net({x: rows(5, 6)}, [y], {mode: 1 if compare == "less" else 0})
+
+    live(build).matches()
+
+
+def test_a_float_that_is_compared(tf, live):
+    def build():
+        mode = tf.placeholder(tf.float32, [], name="mode")
+        x, y = network(tf, lambda a, b: tf.cond(mode > 0.5, a, b))
+        return Net({x: rows(5, 6)}, [y], {mode: 0.0})
+
+    live(build).matches()
+
+
+def test_a_constant(tf, live):
+    """tf.cond(tf.constant(True), …) in a graph saved from training."""
+
+    def build(training):
+        flag = tf.constant(training, name="is_training")
+        x, y = network(tf, lambda a, b: tf.cond(flag, a, b))
+        return Net({x: rows(5, 6)}, [y])
+
+    saved = live(lambda: build(True))
+    (expected,) = live.outputs(lambda: build(False), saved.variables)
+    saved.matches(expected={"y": expected})
+
+
+@BOTH
+def test_nested_conditions(tf, live, cond_v2):
+    def build():
+        phase = tf.placeholder(tf.bool, name="phase")
+        noisy = tf.placeholder(tf.bool, name="noisy")
+
+        def choose(a, b):
+            def training():
+                m, v = a()
+                return tf.cond(noisy, lambda: (m + tf.random_normal([]), v), lambda: (m, v))
+
+            return tf.cond(phase, training, b)
+
+        x, y = network(tf, choose)
+        return Net({x: rows(5, 6)}, [y], {phase: False, noisy: False})
+
+    assert flags(live(build, cond_v2=cond_v2).matches())["phase"] is False
+
+
+@BOTH
+def test_the_same_flag_inside_its_own_branch(tf, live, cond_v2):
+    def build():
+        phase = tf.placeholder(tf.bool, name="phase")
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+
+        def layers(h):
+            return tf.cond(phase, lambda: tf.nn.dropout(h, keep_prob=0.5), lambda: h)
+
+        w = tf.get_variable("w", [6, 3])
+        h = tf.cond(phase, lambda: layers(x), lambda: layers(x) * 2.0)
+        y = tf.matmul(h, w, name="y")
+        return Net({x: rows(5, 6)}, [y], {phase: False})
+
+    live(build, cond_v2=cond_v2).matches()
+
+
+def test_where_on_the_flag(tf, live):
+    def build():
+        phase = tf.placeholder(tf.bool, [], name="phase")
+
+        def choose(a, b):
+            (m, v), (pm, pv) = a(), b()
+            return tf.where(phase, m, pm), tf.where(phase, v, pv)
+
+        x, y = network(tf, choose)
+        return Net({x: rows(5, 6)}, [y], {phase: False})
+
+    live(build).matches()
+
+
+def test_arithmetic_with_the_flag_needs_its_value(tf, live):
+    """training * batch + (1 - training) * population: the flag is a number that is multiplied, which only the user can set."""
+
+    def build():
+        phase = tf.placeholder(tf.float32, [], name="phase")
+
+        def choose(a, b):
+            (m, v), (pm, pv) = a(), b()
+            return m * phase + pm * (1.0 - phase), v * phase + pv * (1.0 - phase)
+
+        x, y = network(tf, choose)
+        return Net({x: rows(5, 6)}, [y], {phase: 0.0})
+
+    live(build).matches(set_values={"phase": 0.0})
+
+
+@BOTH
+def test_two_flags_that_do_not_know_of_each_other(tf, live, cond_v2):
+    def build():
+        bn_phase = tf.placeholder(tf.bool, name="bn_training")
+        dropping = tf.placeholder(tf.bool, name="dropping")
+        x, y = network(tf, lambda a, b: tf.cond(bn_phase, a, b))
+        h = tf.cond(dropping, lambda: tf.nn.dropout(y, keep_prob=0.5), lambda: y)
+        z = tf.matmul(h, tf.get_variable("out", [4, 2]), name="z")
+        return Net({x: rows(5, 6)}, [z], {bn_phase: False, dropping: False})
+
+    assert flags(live(build, cond_v2=cond_v2).matches()) == {"bn_training": False, "dropping": False}
+
+
+def test_two_flags_in_one_predicate(tf, live):
+    def build():
+        training, frozen = tf.placeholder(tf.bool, name="training"), tf.placeholder_with_default(False, [], name="frozen")
+        x, y = network(tf, lambda a, b: tf.cond(tf.logical_and(training, tf.logical_not(frozen)), a, b))
+        return Net({x: rows(5, 6)}, [y], {training: False})
+
+    live(build).matches(set_values={"training": False})
+
+
+@BOTH
+def test_statistics_alone_tell(tf, live, cond_v2):
+    """Neither side updates or draws anything: one takes the mean of the batch, the other variables."""
+
+    def norm(tf, x, choose, name):
+        with tf.variable_scope(name):
+            width = int(x.shape[-1])
+            mean, variance = tf.nn.moments(x, [0])
+            pop_mean, pop_var = tf.get_variable("pop_mean", [width]), tf.get_variable("pop_var", [width])
+            m, v = choose(lambda: (mean, variance), lambda: (tf.identity(pop_mean), tf.identity(pop_var)))
+            return tf.nn.batch_normalization(x, m, v, tf.get_variable("beta", [width]), None, 1e-5)
+
+    def build():
+        phase = tf.placeholder(tf.bool, name="phase")
+        x, y = network(tf, lambda a, b: tf.cond(phase, a, b), norm)
+        return Net({x: rows(5, 6)}, [y], {phase: False})
+
+    assert flags(live(build, cond_v2=cond_v2).matches()) == {"phase": False}
+
+
+@BOTH
+def test_whole_networks_in_the_branches(tf, live, cond_v2):
+    """if phase: return the normalised with batch statistics, else with the population's, in functions of their own."""
+
+    def norm(tf, x, choose, name):
+        with tf.variable_scope(name):
+            width = int(x.shape[-1])
+            pop_mean, pop_var, beta = (tf.get_variable(n, [width]) for n in ("pop_mean", "pop_var", "beta"))
+
+            def training():
+                mean, variance = tf.nn.moments(x, [0])
+                moved = [tf.assign(pop_mean, pop_mean * 0.9 + mean * 0.1), tf.assign(pop_var, pop_var * 0.9 + variance * 0.1)]
+                with tf.control_dependencies(moved):
+                    return tf.nn.batch_normalization(x, mean, variance, beta, None, 1e-3)
+
+            return choose(training, lambda: tf.nn.batch_normalization(x, pop_mean, pop_var, beta, None, 1e-3))
+
+    def build():
+        phase = tf.placeholder(tf.bool, name="phase")
+        x, y = network(tf, lambda a, b: tf.cond(phase, a, b), norm)
+        return Net({x: rows(5, 6)}, [y], {phase: False})
+
+    program = live(build, cond_v2=cond_v2).matches()
+    assert program.conversion["unfolded"] == []
+
+
+@BOTH
+def test_no_evidence_asks(tf, live, cond_v2):
+    def build():
+        mode = tf.placeholder(tf.bool, name="mode")
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        a, b = dense(tf, x, 3, "a"), dense(tf, x, 3, "b")
+        y = tf.nn.softmax(tf.cond(mode, lambda: tf.identity(a), lambda: tf.identity(b)), name="y")
+        return Net({x: rows(5, 6)}, [y], {mode: True})
+
+    saved = live(build, cond_v2=cond_v2)
+    with pytest.raises(AmbiguousNetwork, match=r"its predicate comes from mode; choose with --set mode=true\|false"):
+        saved.convert()
+    saved.matches(set_values={"mode": True})
+
+
+def test_evidence_on_both_sides_asks(tf, live):
+    """tf.cond(p, dropout 0.5, dropout 0.9): neither side is inference's."""
+
+    def build():
+        heavy = tf.placeholder(tf.bool, name="heavy")
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        h = dense(tf, x, 3, "a")
+        h = tf.cond(heavy, lambda: h + tf.random_normal(tf.shape(h)), lambda: h - tf.random_normal(tf.shape(h)))
+        return Net({x: rows(5, 6)}, [tf.nn.softmax(h, name="y")], {heavy: True})
+
+    with pytest.raises(BnexportError, match=r"heavy|random"):
+        live(build).convert()
+
+
+def test_set_overrides_what_was_found(tf, live):
+    def build(phase_value):
+        phase = tf.placeholder(tf.bool, name="phase")
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        h = dense(tf, x, 3, "a")
+        h = tf.cond(phase, lambda: tf.nn.dropout(h, keep_prob=0.5), lambda: h * 3.0)
+        return Net({x: rows(5, 6)}, [tf.nn.softmax(h, name="y")], {phase: phase_value})
+
+    saved = live(lambda: build(False))
+    saved.matches()
+
+    def without_dropout():
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        return Net({x: rows(5, 6)}, [tf.nn.softmax(dense(tf, x, 3, "a"))])
+
+    (expected,) = live.outputs(without_dropout, saved.variables)
+    saved.matches(set_values={"phase": True}, expected={"y": expected})
+
+
+def test_a_condition_on_data_is_refused(tf, live):
+    """Which branch runs depends on the batch: that is no fixed network."""
+
+    def build():
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        h = dense(tf, x, 3, "a")
+        y = tf.cond(tf.reduce_mean(x) > 0, lambda: h * 2.0, lambda: h + 1.0, name="choice")
+        return Net({x: rows(5, 6)}, [tf.nn.softmax(y, name="y")])
+
+    with pytest.raises(AmbiguousNetwork, match="choice/Merge"):
+        live(build).convert()
+
+
+def test_training_steps_behind_a_flag_do_not_confuse_a_data_flag(tf, live):
+    """A flag that only says whether summaries are written has assignments on one side too."""
+
+    def build():
+        phase, logging = tf.placeholder(tf.bool, name="phase"), tf.placeholder_with_default(False, [], name="logging")
+        x, y = network(tf, lambda a, b: tf.cond(phase, a, b))
+        counter = tf.get_variable("counter", [], initializer=tf.zeros_initializer(), trainable=False)
+        tf.cond(logging, lambda: tf.assign_add(counter, 1.0), lambda: tf.identity(counter))
+        return Net({x: rows(5, 6)}, [y], {phase: False})
+
+    live(build).matches()
