@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import perf_counter, sleep
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SEED = REPOSITORY / "fixtures" / "data" / "seed"
@@ -23,7 +23,10 @@ WORK = REPOSITORY / "build" / "benchmarks"
 PEERS = Path(__file__).parent / "peers"
 BNEXPORT = (sys.executable, "-m", "bnexport")
 
-QUIET_TENSORFLOW = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1")}
+SPIN = 0.05
+"""Seconds after which another library's threads, which wait for more work by spinning, have gone to sleep."""
+
+QUIET_TENSORFLOW = {"TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
 def clean_environment() -> dict[str, str]:
@@ -91,18 +94,19 @@ def alternating(runs: Mapping[str, Callable[[], float]], rounds: int, *, warm: b
     return seconds
 
 
-def repeated(call: Callable[[], object], at_least: float = 0.05) -> Callable[[], float]:
+def repeated(call: Callable[[], object], at_least: float = 0.1) -> Callable[[], float]:
     """Seconds per call, of as many calls in a row as take `at_least` seconds."""
 
     def timed(times: int) -> float:
+        sleep(SPIN)
+        call()
         start = perf_counter()
         for _ in range(times):
             call()
         return (perf_counter() - start) / times
 
-    call()
-    times = max(1, round(at_least / max(timed(1), 1e-7)))
-    times = max(1, round(at_least / max(timed(min(times, 100)), 1e-7)))
+    few = max(1, round(at_least / 10 / max(timed(1), 1e-7)))
+    times = max(1, round(at_least / max(timed(few), 1e-7)))
     return lambda: timed(times)
 
 

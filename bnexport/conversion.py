@@ -118,7 +118,7 @@ def _from_graph(location: Location, options: Options) -> Program:
     order = topological(graph, [r.node for r in outputs.values()], live.inputs)
     dynamic = [name for name in order if live.is_dynamic(Ref(name))]
     missing_operators(live, dynamic, list(inputs))
-    shapes = follow(live, {name: ref for ref, name in inputs.items()}, dynamic, options.shapes)
+    shapes = follow(live, {name: ref for ref, name in inputs.items()}, list(outputs.values()), dynamic, options.shapes)
     lowered = lower(live, shapes, inputs, list(outputs.values()))
     tensors = {name: lowered.tensors[ref] for name, ref in outputs.items()}
     network = Network(lowered.layers, lowered.shapes, list(tensors.values()))

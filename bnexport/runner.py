@@ -158,6 +158,8 @@ class Model:
         """A network that was built for one batch size: the last batch is filled up with copies of its last row, whose results are dropped."""
         if rows == 0:
             raise InputError(f"{self.source} was built for batches of {batch} rows and has none to run on")
+        if rows % batch and not all(_is_row_by_row(layer) for layer in self.layers):
+            raise InputError(f"{self.source} was built for batches of {batch} rows, whose scores may depend on each other: give {batch} rows, not {rows}")
         parts = []
         for start in range(0, rows, batch):
             short = max(0, start + batch - rows)

@@ -96,9 +96,9 @@ class Builder:
         with self.graph(**behaviour) as session:
             net = build()
             variables = self._load(session, values or {})
-            expected = session.run(list(net.outputs), {**net.inputs, **net.feeds})
             prefix = self.folder / f"model-{self.count}.ckpt"
             (net.saver or self.tf.train.Saver()).save(session, str(prefix), write_state=False)
+            expected = session.run(list(net.outputs), {**net.inputs, **net.feeds})  # which may move statistics, if the graph trains
             name = lambda tensor: tensor.name.removesuffix(":0")  # noqa: E731
             return Saved(
                 prefix, {name(t): v for t, v in net.inputs.items()}, {name(t): v for t, v in zip(net.outputs, expected, strict=True)}, variables

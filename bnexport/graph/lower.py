@@ -53,7 +53,7 @@ def missing_operators(live: Live, order: Sequence[str], inputs: Sequence[Ref]) -
         if name in given or not live.is_dynamic(Ref(name)):
             continue
         if node.op in ops.MERGES:
-            raise AmbiguousNetwork(_undecided(live, node))
+            raise AmbiguousNetwork(live.undecided(node))
         if node.op not in OPS:
             missing.setdefault(node.op, []).append(name)
     if not missing:
@@ -77,16 +77,6 @@ def _advice(op: str) -> str:
     if op.startswith(("String", "Lookup", "HashTable", "Decode", "Parse", "RegexReplace", "AsString")) or "Hash" in op:
         return " (text or files: name the first numeric tensors after it with --input)"
     return ""
-
-
-def _undecided(live: Live, merge: Node) -> str:
-    predicates = {p for ref in merge.inputs for p, _ in live.branches.sides.get(ref.node, ())}
-    flags = sorted({r.node for p in predicates for r in [live.resolve(p)]})
-    names = " or ".join(f"--set {name}=true|false" for name in flags) or "--output"
-    return (
-        f"{live.graph.source}: nothing in the graph tells which branch of the condition at {merge.name!r} is inference's; "
-        f"its predicate comes from {', '.join(flags) or 'a computed value'}; choose with {names}"
-    )
 
 
 def lower(live: Live, shapes: Shapes, inputs: dict[Ref, str], outputs: Sequence[Ref]) -> Lowered:

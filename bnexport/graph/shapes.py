@@ -21,6 +21,11 @@ PROBES = (11, 13)  # two batch sizes that no real dimension is likely to be, so 
 _OPEN_SIZES = (96, 128)  # for an image's height or width that the graph leaves open
 _KEPT_BYTES = 1 << 16  # constants whose values shape rules may want are small
 
+_MAY_SATURATE = frozenset(
+    {"Minimum", "Maximum", "FloorDiv", "FloorMod", "Mod", "TruncateDiv", "TruncateMod", "Div", "RealDiv", "Floor", "Ceil", "Round", "Cast", "Equal", "NotEqual",
+     "Less", "LessEqual", "Greater", "GreaterEqual", "ClipByValue", "Sign", "Min", "Max", "Pow", "Sqrt", "LogicalAnd", "LogicalOr", "LogicalNot"}
+)  # fmt: skip
+
 _WIDENED = {"float16": "float32", "bfloat16": "float32"}
 
 
@@ -31,11 +36,16 @@ def computed_dtype(name: str) -> str:
 
 @dataclass(slots=True)
 class Shapes:
-    """What two probes found: for each reference its two `Abstract`s. `batch` is the size that the graph was built for, where it cannot be generalised."""
+    """What two probes found: for each reference its two `Abstract`s.
+
+    `batch` is the size that the graph was built for, where it cannot be generalised. `unsure` are values that came out equal though what they were computed
+    from did not, by an operator that may well give something else for a third size (a minimum, a quotient): they are no constants.
+    """
 
     found: dict[Ref, tuple[Abstract, Abstract]] = field(default_factory=dict)
     input_shapes: dict[Ref, tuple[int | None, ...]] = field(default_factory=dict)
     batch: int | None = None
+    unsure: set[Ref] = field(default_factory=set)
 
     def of(self, ref: Ref) -> tuple[int | None, ...]:
         """A shape with None for sizes that vary."""
@@ -53,13 +63,15 @@ class Shapes:
     def constant(self, ref: Ref) -> "np.ndarray[Any, Any] | None":
         """The value, where it depends on fixed sizes only."""
         first, second = self.found[ref]
-        if first.value is None or second.value is None or first.shape != second.shape or not np.array_equal(first.value, second.value):
+        if ref in self.unsure or first.value is None or second.value is None or first.shape != second.shape or not np.array_equal(first.value, second.value):
             return None
         return first.value
 
 
-def follow(live: Live, inputs: Mapping[str, Ref], order: Sequence[str], given: Mapping[str, Sequence[int | None]]) -> Shapes:
-    """Follows shapes from the inputs through the nodes of `order`.
+def follow(
+    live: Live, inputs: Mapping[str, Ref], outputs: Sequence[Ref], order: Sequence[str], given: Mapping[str, Sequence[int | None]]
+) -> Shapes:
+    """Follows shapes from the inputs through the nodes of `order`, which end in `outputs`.
 
     Args:
         given: shapes that the user gave to inputs by name, in place of the graph's.
@@ -79,7 +91,10 @@ def follow(live: Live, inputs: Mapping[str, Ref], order: Sequence[str], given: M
         if batch is None:
             raise
         shapes = _probe_twice(live, declared, order, (batch, batch), None)
-        shapes.batch = batch
+        ends = [shapes.found[ref] for ref in outputs]
+        if all(end[0].shape[:1] == (batch,) for end in ends):  # rows come out as they went in: it is a batch, and not an example's first dimension
+            shapes.batch = batch
+            shapes.input_shapes = {ref: (None, *shape[1:]) if shape[:1] == (batch,) else shape for ref, shape in shapes.input_shapes.items()}
         return shapes
 
 
@@ -89,7 +104,19 @@ def _probe_twice(live: Live, declared: Mapping[Ref, tuple[int | None, ...]], ord
     for ref, shape in declared.items():
         free = shape and (shape[0] is None or (baked is not None and shape[0] == baked))
         shapes.input_shapes[ref] = (None, *shape[1:]) if free else shape
+    for name in order:
+        node, ref = live.graph.nodes[name], Ref(name)
+        operands = [r for r in live.inputs(node) if r in shapes.found]
+        moved = node.op in _MAY_SATURATE and any(_differs(shapes.found[r]) for r in operands)
+        if ref in shapes.found and (moved or any(r in shapes.unsure for r in operands)) and shapes.constant(ref) is not None:
+            shapes.unsure.update(r for r in shapes.found if r.node == name)
     return shapes
+
+
+def _differs(found: tuple[Abstract, Abstract]) -> bool:
+    """Whether a value depends on sizes that are not fixed."""
+    first, second = found
+    return first.value is not None and second.value is not None and not np.array_equal(first.value, second.value)
 
 
 def _probe(live: Live, declared: Mapping[Ref, tuple[int | None, ...]], order: Sequence[str], batch: int, open_: int, baked: int | None) -> dict[Ref, Abstract]:

@@ -3,8 +3,8 @@
 `assign_roles` says what each variable is for; `program_from_names` makes a program of them.
 """
 
-from bnexport.scopes.reading import assign_roles
+from bnexport.scopes.reading import assign_roles, full_names
 from bnexport.scopes.roles import VariableRole
 from bnexport.scopes.walk import program_from_names
 
-__all__ = ["VariableRole", "assign_roles", "program_from_names"]
+__all__ = ["VariableRole", "assign_roles", "full_names", "program_from_names"]

@@ -10,8 +10,8 @@ _CONDITION = re.compile(r"cond(?:_\d+)?")
 
 
 def components(name: str) -> Path:
-    """The scopes of a name and its last part; the empty tuple for an empty name."""
-    return tuple(name.split("/")) if name else ()
+    """The scopes of a name and its last part."""
+    return tuple(name.split("/"))
 
 
 def tokens(component: str) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ it averages, below the variable scope that is open. With `tf.variable_scope("bn"
 `tf.Variable` makes `bn_1/beta`, and the average of `bn_1/moments/Squeeze` is `bn/bn_1/moments/Squeeze/ExponentialMovingAverage`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bnexport.scopes.names import Path, listed, natural_key
@@ -70,12 +70,10 @@ def match_norms(variables: Sequence[Named]) -> Norms:
             odd.append(Norm(scope, variable.rest, width, {variable.role: variable}))
         else:
             norm.variables[variable.role] = variable
-    for place in (_at_end, _at_start):
-        for key, statistics in sorted(averaged.items(), key=lambda item: natural_key(item[1].path)):
-            home = _home(statistics, [norm for norm in groups.values() if not {MEAN, VARIANCE} & norm.variables.keys()], place)
-            if home is not None:
-                home.variables.update(averaged.pop(key).variables)
     norms = list(groups.values())
+    for statistics, norm in _homes(list(averaged.values()), norms):
+        norm.variables.update(statistics.variables)
+        del averaged[statistics.scope, statistics.rest]
     for statistics in averaged.values():
         statistics.scope = _own_scope(statistics.scope)
         norms.append(statistics)
@@ -84,21 +82,26 @@ def match_norms(variables: Sequence[Named]) -> Norms:
     return Norms([n for n in norms if n.whole], odd + [n for n in norms if not n.whole], assumed)
 
 
-def _at_end(path: Path, scope: Path) -> bool:
-    return len(scope) <= len(path) and path[len(path) - len(scope) :] == scope
+def _homes(averaged: Sequence[Norm], norms: Sequence[Norm]) -> list[tuple[Norm, Norm]]:
+    """Pairs of averaged moments and the batch norm whose scope stands in their path: the longest first, at the end rather than at the start.
 
-
-def _at_start(path: Path, scope: Path) -> bool:
-    return path[: len(scope)] == scope
-
-
-def _home(statistics: Norm, norms: Sequence[Norm], place: Callable[[Path, Path], bool]) -> Norm | None:
-    """The batch norm of the longest scope at that place of the path of averaged moments; None where there is none, or more than one."""
-    fitting = [n for n in norms if n.width == statistics.width and place(statistics.scope, n.scope)]
-    same = [n for n in fitting if n.rest == statistics.rest]
-    longest = max((len(n.scope) for n in same), default=0)
-    best = [n for n in same if len(n.scope) == longest]
-    return best[0] if len(best) == 1 else None
+    The end is the name scope, which tells apart what shares a variable scope.
+    """
+    pairs = []
+    for statistics in averaged:
+        path = statistics.scope
+        for norm in norms:
+            scope = norm.scope
+            at_end, at_start = path[len(path) - len(scope) :] == scope, path[: len(scope)] == scope
+            free = norm.width == statistics.width and norm.rest == statistics.rest and not {MEAN, VARIANCE} & norm.variables.keys()
+            if free and (at_end or at_start):
+                pairs.append((-len(scope), not at_end, natural_key(path), natural_key(scope), statistics, norm))
+    pairs.sort(key=lambda pair: pair[:4])
+    chosen: list[tuple[Norm, Norm]] = []
+    for *_, statistics, norm in pairs:
+        if all(statistics is not other and norm is not home for other, home in chosen):
+            chosen.append((statistics, norm))
+    return chosen
 
 
 def _own_scope(path: Path) -> Path:

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import pairwise
 
-from bnexport.checkpoint.tensors import TensorInfo
+from bnexport.checkpoint import Checkpoint, TensorInfo
+from bnexport.checkpoint.reader import OBJECT_GRAPH_KEY
 from bnexport.errors import ScopeError, UsageError
 from bnexport.scopes.linears import Linear, match_linears
 from bnexport.scopes.names import listed
@@ -46,22 +47,30 @@ class Choice:
     assumed: list[str] = field(default_factory=list)
 
 
-def read_names(infos: Iterable[TensorInfo]) -> Reading:
+def full_names(checkpoint: Checkpoint) -> dict[str, str]:
+    """The names that variables had in the program, by key; an object-based checkpoint has them, where it has them, beside their paths."""
+    if OBJECT_GRAPH_KEY not in checkpoint:
+        return {}
+    return {key: name for name, key in checkpoint.variable_keys().items() if name != display_name(key)}
+
+
+def read_names(infos: Iterable[TensorInfo], names: Mapping[str, str]) -> Reading:
     """Roles, layers and batch norms of the variables with these names and shapes; no values are looked at."""
-    variables = classify(infos)
+    variables = classify(infos, names)
     linears, norms = match_linears(variables), match_norms(variables)
     matched = {layer.kernel.key for layer in linears.found} | {layer.bias.key for layer in linears.found if layer.bias is not None}
     stray = [v for v in variables if v.info.shape and v.role in (KERNEL, UNKNOWN, EMBEDDING, RECURRENT) and v.key not in matched]
     return Reading(variables, linears.found, norms.found, stray + linears.odd, norms.odd, norms.assumed)
 
 
-def assign_roles(infos: Iterable[TensorInfo]) -> list[VariableRole]:
+def assign_roles(infos: Iterable[TensorInfo], names: Mapping[str, str] | None = None) -> list[VariableRole]:
     """The role of each variable, the layer or batch norm that it is part of, and the variable that it was made for; sorted by name.
 
     Args:
         infos: all variables of a checkpoint: `checkpoint.info(name) for name in checkpoint`.
+        names: of an object-based checkpoint, `full_names(checkpoint)`.
     """
-    reading = read_names(infos)
+    reading = read_names(infos, names or {})
     layers: dict[str, str] = {}
     for layer in reading.linears:
         layers.update({v.key: layer.name for v in (layer.kernel, layer.bias) if v is not None})

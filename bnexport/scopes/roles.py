@@ -181,16 +181,21 @@ def display_name(key: str) -> str:
     return key.removesuffix(VALUE_SUFFIX)
 
 
-def classify(infos: Iterable[TensorInfo]) -> list[Named]:
-    """The role of each variable by its own name and shape, in the order of the keys."""
+def classify(infos: Iterable[TensorInfo], full_names: Mapping[str, str]) -> list[Named]:
+    """The role of each variable by its own name and shape, in the order of the keys.
+
+    Args:
+        full_names: the names that variables had in the program, by key; they are taken for keys that only count (`variables/7`).
+    """
     infos = sorted(infos, key=lambda info: info.name)
     known = {display_name(info.name): info.name for info in infos}
-    return [_classified(info, known) for info in infos]
+    return [_classified(info, full_names.get(info.name), known) for info in infos]
 
 
-def _classified(info: TensorInfo, known: Mapping[str, str]) -> Named:
-    name = display_name(info.name)
-    path = components(name)
+def _classified(info: TensorInfo, full_name: str | None, known: Mapping[str, str]) -> Named:
+    path = components(display_name(info.name))
+    if full_name is not None and path[-1].isdigit():
+        path = components(full_name)
     last = path[-1]
     stem = _SUFFIX.sub("", last)
     if info.name == OBJECT_GRAPH_KEY:

@@ -1,7 +1,7 @@
 """From the names of a checkpoint that has lost its graph to a program."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,8 @@ from bnexport.scopes.activations import Activation, parse_activations
 from bnexport.scopes.linears import Linear
 from bnexport.scopes.names import listed
 from bnexport.scopes.norms import Norm
-from bnexport.scopes.reading import Choice, Reading, choose, read_names
-from bnexport.scopes.roles import AVERAGE, BETA, BOOKKEEPING, GAMMA, MEAN, UNKNOWN, VARIANCE, WEIGHTS, Named, display_name
+from bnexport.scopes.reading import Choice, Reading, choose, full_names, read_names
+from bnexport.scopes.roles import AVERAGE, BETA, GAMMA, MEAN, UNKNOWN, VARIANCE, WEIGHTS, Named, display_name
 
 if TYPE_CHECKING:
     from bnexport.conversion import Options
@@ -64,11 +64,8 @@ class _Walk:
         self.checkpoint = checkpoint
         self.options = options
         self.warnings: list[str] = []
-        self.reading: Reading = read_names([checkpoint.info(name) for name in checkpoint])
-        self.full_names: Mapping[str, str] = {}
-        if any(v.role == BOOKKEEPING for v in self.reading.variables):
-            names = checkpoint.variable_keys().items()
-            self.full_names = {key: name for name, key in names if name != display_name(key)}
+        self.full_names = full_names(checkpoint)
+        self.reading: Reading = read_names([checkpoint.info(name) for name in checkpoint], self.full_names)
         self.averages = {v.belongs_to: v.key for v in self.reading.variables if v.role == AVERAGE and v.belongs_to is not None}
         if options.averages and not self.averages:
             raise UsageError(f"--ema: {checkpoint.prefix} holds no averages of weights; leave it out")
