@@ -6,8 +6,23 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.measure import BNEXPORT, PEERS, WORK, Run, Table, alternating, clean_environment, machine, parser, process, ratio_text, seconds_text, show
-from benchmarks.measure import REPOSITORY, installed
+from benchmarks.measure import (
+    BNEXPORT,
+    PEERS,
+    REPOSITORY,
+    WORK,
+    Run,
+    Table,
+    alternating,
+    clean_environment,
+    installed,
+    machine,
+    parser,
+    process,
+    ratio_text,
+    seconds_text,
+    show,
+)
 
 # Where a file system can share blocks between files, cp would otherwise copy nothing.
 CP = ("cp", "--reflink=never") if sys.platform == "linux" else ("cp",)
@@ -70,7 +85,9 @@ def main() -> None:
     cp, convert = Timed([*CP, data_file(plain), WORK / "copy"], WORK / "copy"), converting(plain, suffix)
     seconds = alternating({"cp": cp, "convert": convert}, options.rounds)
     table.add("cp of the data file", seconds_text(seconds["cp"]), cp.peak(), "", "", "")
-    table.add("bnexport convert", seconds_text(seconds["convert"]), convert.peak(), "cp", ratio_text(seconds["convert"], seconds["cp"]), "1.25, 80 MB")
+    table.add(
+        "bnexport convert", seconds_text(seconds["convert"]), convert.peak(), "cp", ratio_text(seconds["convert"], seconds["cp"]), "1.25, 80 MB"
+    )
 
     if not options.no_adam:
         adam, convert = converting(checkpoint(options.gigabytes, adam=True), suffix), converting(plain, suffix)
@@ -80,7 +97,9 @@ def main() -> None:
 
     if options.peers:
         _peers(table, plain, suffix)
-    table.notes.append(f"{options.rounds} pairs of runs; the median, and from the least to the greatest. {machine('bnexport', 'numpy', 'tensorflow')}")
+    table.notes.append(
+        f"{options.rounds} pairs of runs; the median, and from the least to the greatest. {machine('bnexport', 'numpy', 'tensorflow')}"
+    )
     show(table, markdown=options.markdown)
 
 

@@ -1,4 +1,4 @@
-"""Converting the seed's network, a whole process, beside a TensorFlow script that does the same and beside only starting Python with NumPy and click."""
+"""Converting the seed's network, a whole process, beside a TensorFlow script that does the same, and beside Python only importing NumPy and click."""
 
 import sys
 
@@ -19,11 +19,19 @@ def main() -> None:
     table = Table("convert, the seed's network, whole process", ("", "seconds", "bnexport convert", "ratio", "goal"))
     convert, imports, peer = runs
     seconds = alternating({name: runs[name] for name in (convert, imports)}, options.rounds)
-    table.add(imports, seconds_text(seconds[imports]), seconds_text(seconds[convert]), f"{ratio_text(seconds[convert], seconds[imports])} times as long", "1.7")
+    table.add(
+        imports,
+        seconds_text(seconds[imports]),
+        seconds_text(seconds[convert]),
+        f"{ratio_text(seconds[convert], seconds[imports])} times as long",
+        "1.7",
+    )
     # A script that imports TensorFlow takes seconds: a third of the rounds is enough.
     seconds = alternating({name: runs[name] for name in (convert, peer)}, max(1, options.rounds // 3))
     table.add(peer, seconds_text(seconds[peer]), seconds_text(seconds[convert]), f"{ratio_text(seconds[peer], seconds[convert])} times faster", "15")
-    table.notes.append(f"The median of {options.rounds} pairs of runs, and from the least to the greatest. {machine('bnexport', 'numpy', 'tensorflow')}")
+    table.notes.append(
+        f"The median of {options.rounds} pairs of runs, and from the least to the greatest. {machine('bnexport', 'numpy', 'tensorflow')}"
+    )
     show(table, markdown=options.markdown)
 
 

@@ -1,7 +1,7 @@
 """Makes a checkpoint of the seed's idiom of any size: `python -m benchmarks.large FOLDER GIGABYTES [--adam]`.
 
-TensorFlow builds the graph, as a training script would, and writes the .meta; no session holds the variables, whose values are drawn and written piece by piece
-as TensorFlow's saver would lay them out.
+TensorFlow builds the graph, as a training script would, and writes the .meta. No session holds the variables: their values are drawn and written
+piece by piece, as TensorFlow's saver would lay them out.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """What the benchmarks share: processes in a clean environment, runs that alternate, and the table that is printed.
 
-Nothing here imports NumPy. A process begins its life as a copy of the one that started it and is charged that one's peak of memory, so a benchmark that measures
-memory must itself stay small; and the settings of BLAS count when NumPy is loaded, so a benchmark in one process must clear them before.
+Nothing here imports NumPy. A process begins its life as a copy of the one that started it and is charged that one's peak of memory, so a benchmark
+that measures memory must itself stay small. And the settings of BLAS count when NumPy is loaded: a benchmark in one process must clear them before.
 """
 
 import argparse
@@ -32,8 +32,8 @@ QUIET_TENSORFLOW = {"TF_CPP_MIN_LOG_LEVEL": "3"}
 def clean_environment() -> dict[str, str]:
     """This process's environment without what would make the comparison one of settings.
 
-    OPENBLAS_* chooses the kernels and threads of NumPy's matrix products, OMP_NUM_THREADS those of most peers; PYTHONDONTWRITEBYTECODE makes every start of a
-    program compile it anew.
+    OPENBLAS_* chooses the kernels and threads of NumPy's matrix products, OMP_* and MKL_* those of peers; PYTHONDONTWRITEBYTECODE makes every start
+    of a program compile it anew.
     """
     dropped = ("OPENBLAS_", "OMP_", "MKL_", "PYTHONDONTWRITEBYTECODE")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
@@ -169,7 +169,8 @@ def parser(about: str | None, rounds: int) -> argparse.ArgumentParser:
 def machine(*packages: str) -> str:
     """What the numbers were measured on."""
     versions = [f"{package} {metadata.version(package)}" for package in packages if installed(package)]
-    return f"{_processor()}, {len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores; Python {platform.python_version()}, {', '.join(versions)}."
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{_processor()}, {cores} cores; Python {platform.python_version()}, {', '.join(versions)}."
 
 
 def _processor() -> str:

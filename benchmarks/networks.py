@@ -1,6 +1,7 @@
 """Dense networks with random weights, as a bundle's model and as an ONNX model, for the benchmarks that evaluate them."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ def weights(sizes: Sequence[int]) -> Weights:
     generator = np.random.default_rng(0)
     return [
         (generator.standard_normal((rows, columns), np.float32) * np.float32((2 / rows) ** 0.5), generator.standard_normal(columns, np.float32))
-        for rows, columns in zip(sizes, sizes[1:], strict=False)
+        for rows, columns in pairwise(sizes)
     ]
 
 

@@ -1,6 +1,7 @@
 """`Model.predict` beside onnxruntime, in one process: rows per second of dense networks."""
 
 from argparse import Namespace
+from itertools import pairwise
 
 from benchmarks.measure import Table, alternating, clean_process, machine, parser, ratio_text, repeated, show
 
@@ -15,7 +16,9 @@ def main() -> None:
     options_parser.add_argument("--network", metavar="A-B-C", action="append", help="only this network, such as 784-512-256-10; repeatable")
     options_parser.add_argument("--batch", type=int, action="append", help="only this batch; repeatable")
     options_parser.add_argument("--cores", type=int, help="no more cores than this (default: all)")
-    options_parser.add_argument("--operations", type=float, default=1e13, help="leave out what takes more floating-point operations a call (default 1e13)")
+    options_parser.add_argument(
+        "--operations", type=float, default=1e13, help="leave out what takes more floating-point operations a call (default 1e13)"
+    )
     options = options_parser.parse_args()
     clean_process(options.cores)
     networks = [tuple(map(int, text.split("-"))) for text in options.network] if options.network else NETWORKS
@@ -25,7 +28,9 @@ def main() -> None:
     )
     for sizes in networks:
         _network(table, sizes, options)
-    table.notes.append(f"The median of {options.rounds} pairs of runs, and from the least to the greatest. {machine('bnexport', 'numpy', 'onnxruntime')}")
+    table.notes.append(
+        f"The median of {options.rounds} pairs of runs, and from the least to the greatest. {machine('bnexport', 'numpy', 'onnxruntime')}"
+    )
     show(table, markdown=options.markdown)
 
 
@@ -39,7 +44,7 @@ def _network(table: Table, sizes: tuple[int, ...], options: Namespace) -> None:
     model, other = Model(program(layers)), session(onnx_model(layers), options.cores)
     for batch in options.batch or BATCHES:
         name = "-".join(map(str, sizes))
-        work = 2 * batch * sum(a * b for a, b in zip(sizes, sizes[1:], strict=False))
+        work = 2 * batch * sum(a * b for a, b in pairwise(sizes))
         if work > options.operations:
             table.add(name, str(batch), "left out", f"{work:.1g} operations", "", "")
             continue

@@ -8,8 +8,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import BNEXPORT, PEERS, REPOSITORY, WORK, Table, alternating, clean_environment, clean_process, installed, machine, parser
-from benchmarks.measure import process, ratio_text, repeated, seconds_text, show
+from benchmarks.measure import (
+    BNEXPORT,
+    PEERS,
+    REPOSITORY,
+    WORK,
+    Table,
+    alternating,
+    clean_environment,
+    clean_process,
+    installed,
+    machine,
+    parser,
+    process,
+    ratio_text,
+    repeated,
+    seconds_text,
+    show,
+)
 
 SAVED_MODEL, BUNDLE, ONNX = WORK / "resnet50", WORK / "resnet50.npz", WORK / "resnet50.onnx"
 TF2ONNX = (sys.executable, "-m", "tf2onnx.convert", "--saved-model", SAVED_MODEL, "--opset", "17", "--output", ONNX)
@@ -20,7 +36,9 @@ def main() -> None:
     options_parser = parser(__doc__, rounds=5)
     options_parser.add_argument("--batch", type=int, action="append", help="only this batch; repeatable (default 1 and 8)")
     options_parser.add_argument("--cores", type=int, action="append", help="only this many cores; repeatable (default 1 and 2)")
-    options_parser.add_argument("--measure", action="store_true", help="measure in this process and print the seconds as JSON; used by the benchmark itself")
+    options_parser.add_argument(
+        "--measure", action="store_true", help="measure in this process and print the seconds as JSON; used by the benchmark itself"
+    )
     options = options_parser.parse_args()
     if options.measure:
         print(json.dumps(_measured(options)))
@@ -29,11 +47,26 @@ def main() -> None:
     if not SAVED_MODEL.exists():
         process([sys.executable, PEERS / "keras_resnet50.py", SAVED_MODEL])
     conversion = _conversion(options)
-    table = Table("ResNet50 at 224 x 224, in process", ("cores", "batch", "bnexport images/s", "peer", "its images/s", "bnexport of the peer", "goal"))
+    table = Table(
+        "ResNet50 at 224 x 224, in process", ("cores", "batch", "bnexport images/s", "peer", "its images/s", "bnexport of the peer", "goal")
+    )
     for cores in options.cores or (1, 2):
         for batch in options.batch or (1, 8):
-            command = [sys.executable, "-m", "benchmarks.resnet50", "--measure", "--cores", str(cores), "--batch", str(batch), "--rounds", str(options.rounds)]
-            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=clean_environment(), cwd=REPOSITORY, text=True)
+            command = [
+                sys.executable,
+                "-m",
+                "benchmarks.resnet50",
+                "--measure",
+                "--cores",
+                str(cores),
+                "--batch",
+                str(batch),
+                "--rounds",
+                str(options.rounds),
+            ]
+            done = subprocess.run(command, capture_output=True, env=clean_environment(), cwd=REPOSITORY, text=True)
+            if done.returncode:
+                raise RuntimeError(done.stderr)
             seconds = json.loads(done.stdout.splitlines()[-1])
             ours = seconds.pop("bnexport")
             for peer, theirs in seconds.items():

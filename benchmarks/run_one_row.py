@@ -1,9 +1,23 @@
-"""Evaluating one row, a whole process, beside an onnxruntime script that does the same and beside only starting Python with NumPy."""
+"""Evaluating one row, a whole process, beside an onnxruntime script that does the same and beside Python only importing NumPy."""
 
 import sys
 from pathlib import Path
 
-from benchmarks.measure import BNEXPORT, PEERS, SEED, WORK, Table, alternating, clean_process, machine, parser, process, ratio_text, seconds_text, show
+from benchmarks.measure import (
+    BNEXPORT,
+    PEERS,
+    SEED,
+    WORK,
+    Table,
+    alternating,
+    clean_process,
+    machine,
+    parser,
+    process,
+    ratio_text,
+    seconds_text,
+    show,
+)
 
 
 def main() -> None:
@@ -25,7 +39,9 @@ def main() -> None:
     ours = seconds_text(seconds[run])
     table.add(imports, seconds_text(seconds[imports]), ours, f"{ratio_text(seconds[run], seconds[imports])} times as long", "1.5")
     table.add(peer, seconds_text(seconds[peer]), ours, f"{ratio_text(seconds[peer], seconds[run])} times faster", "1")
-    table.notes.append(f"The median of {options.rounds} runs of each in turn, and from the least to the greatest. {machine('bnexport', 'numpy', 'onnxruntime')}")
+    table.notes.append(
+        f"The median of {options.rounds} runs of each in turn, and from the least to the greatest. {machine('bnexport', 'numpy', 'onnxruntime')}"
+    )
     show(table, markdown=options.markdown)
 
 

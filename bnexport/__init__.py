@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, Any
 from bnexport._version import __version__
 
 if TYPE_CHECKING:
-    from bnexport.conversion import Options, convert
+    from bnexport.conversion import convert
+    from bnexport.options import Options
     from bnexport.runner import Model, load
 
 __all__ = ["Model", "Options", "__version__", "convert", "load"]
 
-_HOMES = {"Model": "bnexport.runner", "load": "bnexport.runner", "Options": "bnexport.conversion", "convert": "bnexport.conversion"}
+_HOMES = {"Model": "bnexport.runner", "load": "bnexport.runner", "Options": "bnexport.options", "convert": "bnexport.conversion"}
 
 
 def __getattr__(name: str) -> Any:

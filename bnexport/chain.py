@@ -1,10 +1,12 @@
 """Small dense networks, evaluated column by column.
 
-For a network such as 8-16-12-3 the time goes into calling NumPy, not into arithmetic. Here a chain of small dense layers runs with two calls a layer: biases are a
-last column of the kernels, against a row of ones that is always there, and rows of the batch are columns of the matrices, so that everything after the product runs over
-long contiguous memory. Memory is reused from call to call, each thread having its own. Many rows are shared out among threads, tile by tile.
+For a network such as 8-16-12-3 the time goes into calling NumPy, not into arithmetic. Here a chain of small dense layers runs with two calls a
+layer: biases are a last column of the kernels, against a row of ones that is always there. Rows of the batch are columns of the matrices, so that
+everything after a product runs over long contiguous memory. Memory is reused from call to call, each thread having its own. Many rows are shared
+out among threads, tile by tile.
 """
 
+import math
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -22,6 +24,7 @@ LARGEST_KERNEL = 4096
 """Elements of a kernel; in larger ones arithmetic outweighs the calls."""
 TILE_PRODUCT = 200_000
 """Multiplications in a tile's largest product: OpenBLAS shares larger ones among threads of its own, which costs more than it gives here."""
+_FEW = 24  # scores of which Python computes a softmax sooner than NumPy's five calls do
 ROWS_FOR_THREADS = 8192
 """Fewer rows than this take less time than starting a thread."""
 
@@ -56,6 +59,9 @@ class Chain:
             kernel, bias = materialize(layer.arrays["kernel"]), materialize(layer.arrays["bias"])
             self._kernels.append(np.ascontiguousarray(np.vstack([kernel, bias]).T))
             self._activations.append(_in_place(layer))
+        self._final = self._activations[-1]
+        # Products by BLAS and maxima raise no floating-point warnings, so that there is nothing to silence.
+        self._quiet = all(layer.activation in (None, "Relu") for layer in layers[:-1]) and (self._final is None or layers[-1].activation == "Relu")
         self._last = np.ascontiguousarray(self._kernels[-1].T)
         largest = max(k.size for k in self._kernels)
         self.tile = max(64, min(1024, TILE_PRODUCT // largest))
@@ -88,24 +94,30 @@ class Chain:
             out[start:stop] = self._tile(x[start:stop], stop - start)
 
     def _tile(self, x: NDArray, rows: int) -> NDArray:
+        if self._quiet:
+            return self._compute(x, rows)
+        with ieee():
+            return self._compute(x, rows)
+
+    def _compute(self, x: NDArray, rows: int) -> NDArray:
         local = self._local
         if getattr(local, "rows", None) != rows:
             self._reserve(rows)
-        source, hidden = local.source, local.hidden
-        with ieee():
-            local.data[...] = x.T
-            for kernel, (whole, result), activation in zip(self._kernels, hidden, self._activations, strict=False):
-                kernel.dot(source, result)
-                if activation is not None:
-                    activation(result)
-                source = whole
-            final = self._activations[-1]
-            if final is None:
-                scores: NDArray = source.T.dot(self._last)
-                return scores
-            columns = self._kernels[-1].dot(source)
-            final(columns)
-            return np.ascontiguousarray(columns.T)
+        local.data[...] = x.T
+        source = local.source
+        for kernel, whole, result, activation in local.hidden:
+            kernel.dot(source, result)
+            if activation is not None:
+                activation(result)
+            source = whole
+        if self._final is None:
+            scores: NDArray = source.T.dot(self._last)
+            return scores
+        if self._final is _softmax and rows * self.width <= _FEW:
+            return np.array([_softmax_of(row) for row in source.T.dot(self._last).tolist()], self._dtype)
+        columns = self._kernels[-1].dot(source)
+        self._final(columns)
+        return np.ascontiguousarray(columns.T)
 
     def _reserve(self, rows: int) -> None:
         """This thread's matrices for so many rows, each with its row of ones."""
@@ -113,7 +125,7 @@ class Chain:
         local.source = np.ones((self._kernels[0].shape[1], rows), self._dtype)
         local.data = local.source[:-1]
         wholes = [np.ones((k.shape[0] + 1, rows), self._dtype) for k in self._kernels[:-1]]
-        local.hidden = [(whole, whole[:-1]) for whole in wholes]
+        local.hidden = [(k, whole, whole[:-1], a) for k, whole, a in zip(self._kernels, wholes, self._activations, strict=False)]
         local.rows = rows
 
 
@@ -137,12 +149,19 @@ def _in_place(layer: Layer) -> Callable[[NDArray], Any] | None:
     return lambda y: compute(attrs, y, out=y)
 
 
+def _softmax_of(row: list[float]) -> list[float]:
+    highest = max(row)
+    powers = [math.exp(value - highest) for value in row]
+    total = sum(powers)
+    return [power / total for power in powers]
+
+
 def _softmax(y: NDArray) -> None:
-    y -= y.max(axis=0)
+    np.subtract(y, np.maximum.reduce(y), out=y)
     np.exp(y, out=y)
-    y /= y.sum(axis=0)
+    np.divide(y, np.add.reduce(y), out=y)
 
 
 def _log_softmax(y: NDArray) -> None:
-    y -= y.max(axis=0)
-    y -= np.log(np.exp(y).sum(axis=0))
+    np.subtract(y, np.maximum.reduce(y), out=y)
+    np.subtract(y, np.log(np.add.reduce(np.exp(y))), out=y)

@@ -160,7 +160,8 @@ def convert(
         bnexport convert model.ckpt out.npz --output logits --set phase_train=false
         bnexport convert model.ckpt out.npz --activation relu --epsilon 1e-3    (the .meta is lost)
     """
-    from bnexport.conversion import Options, to_program
+    from bnexport.conversion import to_program
+    from bnexport.options import Options
     from bnexport.formats import write_bundle
 
     _check_destination(out)

@@ -61,7 +61,8 @@ class Model:
         self._batch: int | None = program.conversion.get("batch")
         self._steps: list[Step] = []
         self._slots: dict[str, int] = {}
-        self._chain = None
+        self._chain: chain.Chain | None = None
+        self._dtypes = [np.dtype(port.dtype) for port in self.inputs]
         if not self._incomplete:
             self._compile()
             self._chain = chain.build(self.layers, self.inputs, self.outputs) if self._batch is None else None
@@ -86,9 +87,11 @@ class Model:
         """
         if self._incomplete:
             raise IncompleteBundle(f"{self.source}: {self._incomplete}")
-        feeds = self._checked(data)
         if self._chain is not None:
-            return self._chain.run(feeds[0])
+            if isinstance(data, np.ndarray) and data.dtype == self._dtypes[0] and data.ndim == 2 and data.shape[1] == self.inputs[0].shape[1]:
+                return self._chain.run(data)
+            return self._chain.run(self._checked(data)[0])
+        feeds = self._checked(data)
         with ieee():
             results = self._run_rows(feeds)
         if len(self.outputs) == 1:
@@ -113,8 +116,6 @@ class Model:
 
     def _checked(self, data: Any) -> list[NDArray]:
         if not isinstance(data, Mapping):
-            if len(self.inputs) == 1 and isinstance(data, np.ndarray) and _fits(self.inputs[0], data):
-                return [data]
             if len(self.inputs) != 1:
                 raise InputError(f"{self.source} has {len(self.inputs)} inputs ({', '.join(p.name for p in self.inputs)}): give a mapping from their names to arrays")
             data = {self.inputs[0].name: data}
@@ -238,7 +239,7 @@ def _expected(port: Port) -> str:
 
 def _fits(port: Port, array: NDArray) -> bool:
     """Whether an array is just what an input takes."""
-    if array.dtype.name != port.dtype or array.ndim != len(port.shape):
+    if array.dtype != np.dtype(port.dtype) or array.ndim != len(port.shape):
         return False
     return all(wanted is None or wanted == size for wanted, size in zip(port.shape, array.shape, strict=True))
 

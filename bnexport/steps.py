@@ -17,7 +17,14 @@ Activation = Callable[[NDArray], Any]
 Operand = int | NDArray
 """A slot's number, or a constant."""
 
-KERNELS = {"Dense": "MatMul", "Conv2D": "Conv2D", "DepthwiseConv2D": "DepthwiseConv2dNative", "Conv2DTranspose": "Conv2DBackpropInput"}
+KERNELS = {
+    "Dense": "MatMul",
+    "Conv2D": "Conv2D",
+    "Conv3D": "Conv3D",
+    "DepthwiseConv2D": "DepthwiseConv2dNative",
+    "Conv2DTranspose": "Conv2DBackpropInput",
+    "Conv3DTranspose": "Conv3DBackpropInputV2",
+}
 """The operator that a linear layer's kernel is registered under."""
 BLOCK_BYTES = 1 << 19
 """How much of a product gets its bias and activation at a time: it is still in the cache for the second of them."""
@@ -134,8 +141,8 @@ def _scale_shift(source: Operand, out: int, layer: Layer, over: bool) -> Step:
 
 def _convolution(operands: list[Operand], out: int, layer: Layer) -> Step:
     kernel, bias = materialize(layer.arrays["kernel"]), _bias(layer)
-    if bias is not None and layer.attrs.get("data_format") == "NCHW":
-        bias = bias.reshape(-1, 1, 1)
+    if bias is not None and str(layer.attrs.get("data_format", "NHWC")).startswith("NC"):
+        bias = bias.reshape(-1, *(1,) * (kernel.ndim - 2))
     finish = _finish(layer, bias)
     compute, attrs = OPS[KERNELS[layer.op]].compute, dict(layer.attrs)
 

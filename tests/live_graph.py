@@ -1,5 +1,6 @@
 """Graphs built live with TensorFlow 1's API, saved as a training script saves them, and compared with what bnexport makes of them."""
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -8,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from bnexport.conversion import Options, convert
+from bnexport.conversion import convert
+from bnexport.options import Options
 from bnexport.program import Program
 from bnexport.runner import load
 
@@ -51,7 +53,9 @@ class Saved:
     def convert(self, **options: Any) -> Program:
         return convert(self.prefix, self.prefix.with_name("out.npz"), Options(**options))
 
-    def matches(self, tolerance: float = 1e-5, rename: Mapping[str, str] | None = None, expected: Mapping[str, Any] | None = None, **options: Any) -> Program:
+    def matches(
+        self, tolerance: float = 1e-5, rename: Mapping[str, str] | None = None, expected: Mapping[str, Any] | None = None, **options: Any
+    ) -> Program:
         """Converts, runs the bundle, and compares inputs, outputs and every value."""
         program = self.convert(**options)
         model = load(self.prefix.with_name("out.npz"))
@@ -64,6 +68,12 @@ class Saved:
             assert got[name].shape == value.shape
             assert np.abs(got[name] - value).max() <= tolerance * max(1.0, np.abs(value).max()), name
         return program
+
+
+def _built(build: Callable[[], Net]) -> Net:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what people wrote then is deprecated now
+        return build()
 
 
 class Builder:
@@ -94,7 +104,7 @@ class Builder:
         """Saves the graph that `build` makes, its variables spread at random (or as `values` says), with its outputs at inference."""
         self.count += 1
         with self.graph(**behaviour) as session:
-            net = build()
+            net = _built(build)
             variables = self._load(session, values or {})
             prefix = self.folder / f"model-{self.count}.ckpt"
             (net.saver or self.tf.train.Saver()).save(session, str(prefix), write_state=False)
@@ -107,7 +117,7 @@ class Builder:
     def outputs(self, build: Callable[[], Net], values: Mapping[str, Any], **behaviour: bool) -> list[Any]:
         """What another graph, with the same variables by name, gives for its own data."""
         with self.graph(**behaviour) as session:
-            net = build()
+            net = _built(build)
             self._load(session, values)
             return session.run(list(net.outputs), {**net.inputs, **net.feeds})
 

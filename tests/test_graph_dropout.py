@@ -48,7 +48,17 @@ def two_uniforms_limits(tf, x, keep):
     return x / keep * tf.floor(keep + tf.random_uniform(tf.shape(x), 0.0, 1.0, seed=4))
 
 
-FORMS = [form_of_1_12, form_of_1_13, form_of_today, form_of_today_by_rate, mask_first, mask_of_noise_shape, selected, factor_left, two_uniforms_limits]
+FORMS = [
+    form_of_1_12,
+    form_of_1_13,
+    form_of_today,
+    form_of_today_by_rate,
+    mask_first,
+    mask_of_noise_shape,
+    selected,
+    factor_left,
+    two_uniforms_limits,
+]
 
 
 def network(tf, apply, keep):

@@ -16,12 +16,12 @@ ROOT = Path(bnexport.__file__).parent
 SEED = Path(__file__).parents[1] / "fixtures" / "data" / "seed"
 
 LAYERS = (
-    {"_version", "errors", "protos"},
+    {"_version", "errors", "options", "protos"},
     {"program"},
     {"arrays", "checkpoint", "csvrows", "formats", "kernels"},
-    {"fold", "graph", "runner", "tables"},
-    {"scopes"},
-    {"convert"},
+    {"chain", "fold", "graph", "steps", "tables"},
+    {"runner", "scopes"},
+    {"conversion"},
     {"report"},
     {"inspection"},
     {"cli"},
@@ -34,7 +34,7 @@ CONVERTER = [
     "google_crc32c",
     "cramjam",
     "ml_dtypes",
-    *(f"bnexport.{name}" for name in ("checkpoint", "protos", "graph", "scopes", "arrays", "fold", "convert")),
+    *(f"bnexport.{name}" for name in ("checkpoint", "protos", "graph", "scopes", "arrays", "fold", "options", "conversion")),
 ]
 
 

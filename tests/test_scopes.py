@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bnexport.checkpoint import open_checkpoint
-from bnexport.conversion import Options, to_program
+from bnexport.conversion import to_program
+from bnexport.options import Options
 from bnexport.errors import BadStatistics, BnexportError, IncompleteBundle, ScopeError, UsageError
 from bnexport.formats import read_bundle
 from bnexport.formats import write_bundle as write_out

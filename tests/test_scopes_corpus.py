@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bnexport.conversion import Options, to_program
+from bnexport.conversion import to_program
+from bnexport.options import Options
 from bnexport.errors import BadStatistics, CheckpointError, ScopeError
 from bnexport.formats import write_bundle
 from bnexport.runner import Model

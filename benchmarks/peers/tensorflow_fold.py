@@ -1,4 +1,4 @@
-"""The script that one writes with TensorFlow at hand: read the seed's variables, fold batch norm with NumPy, save. Arguments: the checkpoint, the .npz."""
+"""The script that one writes with TensorFlow at hand: read the seed's variables, fold with NumPy, save. Arguments: the checkpoint, the .npz."""
 
 import sys
 

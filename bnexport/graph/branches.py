@@ -52,6 +52,16 @@ class Branches:
         """The predicate of a Switch, without the identities between."""
         return skip_identities(self.graph, switch.inputs[1])
 
+    def sides_at(self, ref: Ref) -> frozenset[Side]:
+        """The sides on which one output of a node stands: of a Switch, its own as well."""
+        node = self.graph.node(ref.node)
+        extra = {(self.predicate_of(node), ref.output)} if node.op in ops.SWITCHES else set()
+        return self.sides.get(ref.node, frozenset()) | extra
+
+    def predicates_at(self, merge: Node) -> set[Ref]:
+        """The predicates that a Merge may join the sides of."""
+        return {predicate for ref in merge.inputs for predicate, _ in self.sides_at(ref)}
+
 
 def skip_identities(graph: Graph, ref: Ref) -> Ref:
     """The reference behind identities, and behind the switches that tf.cond puts on a predicate of an outer tf.cond."""
@@ -162,8 +172,8 @@ def find_flags(branches: Branches, evaluate: Evaluate, given: dict[Ref, Any], ac
             predicate = branches.predicate_of(node)
             predicates.setdefault(predicate, branches.evidence.get(predicate, ([], [])))
         elif node.op in ops.MERGES and not ops.is_gradient(node):
-            for side in {s for ref in node.inputs for s in branches.sides.get(ref.node, ())}:
-                merges.setdefault(side[0], []).append(node)
+            for predicate in branches.predicates_at(node):
+                merges.setdefault(predicate, []).append(node)
         elif node.op in ops.SELECTS:
             predicate = skip_identities(graph, node.inputs[0])
             found = predicates.setdefault(predicate, branches.evidence.get(predicate, ([], [])))
@@ -288,19 +298,13 @@ def _statistics_evidence(branches: Branches, predicate: Ref, merges: list[Node])
     for merge in merges:
         behind: dict[int, str] = {}
         for ref in merge.inputs:
-            values = {v for p, v in _input_sides(branches, ref) if p == predicate}
+            values = {v for p, v in branches.sides_at(ref) if p == predicate}
             if len(values) == 1:
                 behind[values.pop()] = _nearby_statistic(graph, ref)
         for value in (0, 1):
             if behind.get(value) and behind.get(1 - value) == "":
                 sides[value].append(f"{behind[value]} takes a mean over the batch for {merge.name}")
     return sides
-
-
-def _input_sides(branches: Branches, ref: Ref) -> frozenset[Side]:
-    node = branches.graph.node(ref.node)
-    extra = {(branches.predicate_of(node), ref.output)} if node.op in ops.SWITCHES else set()
-    return branches.sides.get(ref.node, frozenset()) | extra
 
 
 def _nearby_statistic(graph: Graph, ref: Ref) -> str:

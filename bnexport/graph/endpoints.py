@@ -65,10 +65,10 @@ def find_endpoints(live: Live) -> Endpoints:
 
 def _refuse_undecided(live: Live, ends: set[Ref]) -> None:
     """What goes into a condition that is not decided is no end of a network."""
-    for node in live.graph.nodes.values():
-        if node.op in ops.MERGES and not _belongs_to_training(node) and not live.is_dead(node.name) and live.resolve(Ref(node.name)) == Ref(node.name):
-            if any(live.resolve(ref) in ends for ref in node.inputs):
-                raise AmbiguousNetwork(live.undecided(node))
+    merges = [n for n in live.graph.nodes.values() if n.op in ops.MERGES and not _belongs_to_training(n) and not live.is_dead(n.name)]
+    for merge in merges:
+        if live.resolve(Ref(merge.name)) == Ref(merge.name) and any(live.resolve(ref) in ends for ref in merge.inputs):
+            raise AmbiguousNetwork(live.undecided(merge))
 
 
 def _constant_data(live: Live) -> list[Ref]:
@@ -116,7 +116,8 @@ class _Search:
         self._sources: dict[Ref, int] = {}
         self._updates: set[str] = set()
         self._compared_to_constants: set[str] = set()
-        self._untaken = self._taken_by(ops.SWITCHES) - self._taken_by(ops.MERGES)  # goes into conditions, and out of none
+        self._untaken = self._not_chosen()
+        self._dropped: set[str] = set()
         self._walk()
         inputs = 0
         for name in self._weighted:
@@ -125,9 +126,17 @@ class _Search:
         self.losses = self._losses()
         self.network -= self._downstream(self.losses)
 
-    def _taken_by(self, kinds: frozenset[str]) -> set[Ref]:
-        """What the switches, or the merges, of the network stand for."""
-        return {self.live.resolve(Ref(n.name)) for n in list(self.live.graph.nodes.values()) if n.op in kinds and not _belongs_to_training(n)}
+    def _not_chosen(self) -> set[Ref]:
+        """What goes into decided conditions and comes out of none."""
+        live = self.live
+        outside = [n for n in list(live.graph.nodes.values()) if not _belongs_to_training(n)]
+        offered = {live.resolve(n.inputs[0]) for n in outside if n.op in ops.SWITCHES and live.is_decided(n)}
+        return offered - {live.resolve(Ref(n.name)) for n in outside if n.op in ops.MERGES}
+
+    def _is_dropped(self, name: str) -> bool:
+        """Whether a node is only computed for the side of a condition that is not taken."""
+        users = self._followers(name)
+        return Ref(name) in self._untaken or (bool(users) and all(u.name in self._dropped for u in users))
 
     def has_sources(self) -> bool:
         """Whether any data enters the graph."""
@@ -237,13 +246,15 @@ class _Search:
         by_node = self._users_by_node()
         while True:
             ends = [n for n in inside if not any(u.name in inside and u.op not in _SHAPES_ONLY for u in by_node.get(n, ()))]
-            back = {n for n in ends if Ref(n) in self._untaken or self._is_no_output(n, inside) or self._serves_training(n)}
+            dropped = {n for n in ends if self._is_dropped(n)}
+            self._dropped |= dropped
+            back = dropped | {n for n in ends if self._is_no_output(n, inside) or self._serves_training(n)}
             if not back:
                 break
             for name in back:
-                if Ref(name) in self._untaken or self._serves_training(name):
+                if self._serves_training(name):
                     self._updates.add(name)
-                else:
+                elif name not in dropped:
                     self.stepped_back.append(Ref(name))
             inside -= back
         return [Ref(n) for n in self.live.graph.nodes if n in set(ends)]

@@ -153,15 +153,15 @@ class Live:
         return shape is None or any(size is None for size in shape) or (len(shape) > 1)
 
     def _is_dead(self, ref: Ref) -> bool:
-        node = self.graph.node(ref.node)
-        sides = self.branches.sides.get(ref.node, frozenset())
-        if node.op in ops.SWITCHES:
-            sides = sides | {(self.branches.predicate_of(node), ref.output)}
-        return any(self._predicate(p) not in (None, bool(v)) for p, v in sides)
+        return any(self._predicate(p) not in (None, bool(v)) for p, v in self.branches.sides_at(ref))
 
     def is_dead(self, name: str) -> bool:
         """Whether a node stands on a side of a condition that inference does not take."""
         return any(self._predicate(p) not in (None, bool(v)) for p, v in self.branches.sides.get(name, ()))
+
+    def is_decided(self, switch: Node) -> bool:
+        """Whether the predicate of a Switch has a value."""
+        return self._predicate(self.branches.predicate_of(switch)) is not None
 
     def _predicate(self, predicate: Ref) -> bool | None:
         if predicate not in self._predicates:
@@ -182,8 +182,7 @@ class Live:
 
     def undecided(self, merge: Node) -> str:
         """What to tell the user of a condition whose branches are both possible."""
-        predicates = {p for ref in merge.inputs for p, _ in self.branches.sides.get(ref.node, ())}
-        flags = sorted({self.resolve(p).node for p in predicates})
+        flags = sorted({self.resolve(p).node for p in self.branches.predicates_at(merge)})
         names = " or ".join(f"--set {name}=true|false" for name in flags) or "--output"
         return (
             f"{self.graph.source}: nothing in the graph tells which branch of the condition at {merge.name!r} is inference's; "

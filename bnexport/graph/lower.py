@@ -1,8 +1,8 @@
 """From nodes to layers: what inference computes, as a program that is not folded yet.
 
-Multiplications and additions by constants of one value, or one value per channel, become `ScaleShift` layers in float64, whatever wrote them:
-tf.nn.batch_normalization, a bias, a fused batch norm, arithmetic by hand. Products with constant kernels become `Dense`, `Conv2D`, `DepthwiseConv2D` and `Conv2DTranspose`.
-All other operators stay what they are.
+Multiplications and additions by constants become `ScaleShift` layers in float64, whatever wrote them: tf.nn.batch_normalization, a bias, a fused
+batch norm, arithmetic by hand. Products with constant kernels become `Dense`, `Conv2D`, `Conv3D`, `DepthwiseConv2D`, `Conv2DTranspose` and
+`Conv3DTranspose`. All other operators stay what they are.
 """
 
 from collections.abc import Sequence
@@ -24,10 +24,22 @@ from bnexport.program import Array, InMemory, Layer, Literal
 NDArray = np.ndarray[Any, Any]
 
 _LITERAL_SIZE = 64  # integers and truth values up to this many stand in the manifest, where people can read them
+_QUOTIENTS = frozenset({"RealDiv", "Div"})
 _SUMS = {"Add": 1, "AddV2": 1, "BiasAdd": 1, "BiasAddV1": 1, "Sub": -1}
-_KERNEL_NAMES = frozenset({"kernel", "weights", "weight", "w", "filter", "filters", "depthwise_weights", "depthwise_kernel", "pointwise_weights", "pointwise_kernel"})
+_KERNEL_NAMES = frozenset(
+    {"kernel", "weights", "weight", "w", "filter", "filters", "depthwise_weights", "depthwise_kernel", "pointwise_weights", "pointwise_kernel"}
+)
 _PRODUCTS = frozenset({"MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3"})
-_LINEAR_OPS = {**dict.fromkeys(_PRODUCTS, "Dense"), "Conv2D": "Conv2D", "DepthwiseConv2dNative": "DepthwiseConv2D", "Conv2DBackpropInput": "Conv2DTranspose"}
+_LINEAR_OPS = {
+    **dict.fromkeys(_PRODUCTS, "Dense"),
+    "Conv2D": "Conv2D",
+    "Conv3D": "Conv3D",
+    "DepthwiseConv2dNative": "DepthwiseConv2D",
+    "Conv2DBackpropInput": "Conv2DTranspose",
+    "Conv3DBackpropInputV2": "Conv3DTranspose",
+}
+_TRANSPOSED = frozenset({"Conv2DTranspose", "Conv3DTranspose"})  # their operands are the size of the result, the kernel and the data
+_VARYING_SIZE = 1 << 20  # a constant that is no vector is only taken for a scale or shift up to this many elements
 _SPATIAL = ("strides", "padding", "dilations", "data_format", "explicit_paddings")
 
 
@@ -69,7 +81,8 @@ def _advice(op: str) -> str:
     if ops.is_random(op):
         return " (random numbers: set the node that adds them to zero with --set NODE=0, or name outputs before them with --output)"
     if op in ops.LOOPS or op.startswith("TensorArray"):
-        return " (a loop, as tf.while_loop and dynamic_rnn make: rebuild the network with a static number of steps, or name outputs before it with --output)"
+        what = "a loop, as tf.while_loop and dynamic_rnn make"
+        return f" ({what}: rebuild the network with a static number of steps, or name outputs before it with --output)"
     if ops.is_assignment(op):
         return " (the value is written to a variable while it is computed: name the tensor before it with --output)"
     if op in ("PyFunc", "EagerPyFunc", "PyFuncStateless"):
@@ -160,7 +173,7 @@ class _Lowering:
         op = _LINEAR_OPS.get(node.op)
         if op is None:
             return None
-        data, kernel = (2, 1) if op == "Conv2DTranspose" else (0, 1)
+        data, kernel = (2, 1) if op in _TRANSPOSED else (0, 1)
         if not self._is_computed(refs[data]) or self._is_computed(refs[kernel]):
             return None
         if op == "Dense" and (node.attrs.get("transpose_a") or node.attrs.get("adj_x")):
@@ -173,11 +186,15 @@ class _Lowering:
         variables = self.live.variables_behind(refs[kernel])
         attrs = {k: v for k, v in attributes(node).items() if k in _SPATIAL and v != []}
         inputs: list[str | Literal] = [self._tensor(refs[data])]
-        if op == "Conv2DTranspose":
+        if op in _TRANSPOSED:
             size = self._size_operand(Ref(node.name), refs[0])
             inputs.append(size)
         layer = Layer(self._name(self._layer_name(node, variables)), op, inputs, attrs, {"kernel": array})
-        layer.provenance = {"node": node.name, "kernel": variables[0] if len(variables) == 1 else variables, "dtype": self.shapes.dtype(Ref(node.name)).name}
+        layer.provenance = {
+            "node": node.name,
+            "kernel": variables[0] if len(variables) == 1 else variables,
+            "dtype": self.shapes.dtype(Ref(node.name)).name,
+        }
         return layer
 
     def _size_operand(self, result: Ref, operand: Ref) -> str | Literal:
@@ -208,48 +225,54 @@ class _Lowering:
         return Deferred(value.shape, value.dtype, lambda: self.live.value(ref))
 
     def _affine(self, node: Node, refs: list[Ref]) -> Layer | None:
-        """The layer for x * a + b with constants a and b, each one value or one per channel; None where the node is no such thing."""
+        """The layer for x * a + b with constants a and b that broadcast against each row of x; None where the node is no such thing."""
         result = Ref(node.name)
         if result not in self.shapes.found or self.shapes.dtype(result).kind != "f":
             return None
         if node.op in ops.BATCH_NORMS and not ops.in_training_mode(node):
             return self._batch_norm(node, refs[0], refs[1:5], node.attrs.get("epsilon", 1e-4), order="gbmv")
         if node.op == "BatchNormWithGlobalNormalization":
-            return self._batch_norm(node, refs[0], refs[1:5], node.attrs["variance_epsilon"], order="mvbg", scaled=bool(node.attrs["scale_after_normalization"]))
+            scaled = bool(node.attrs["scale_after_normalization"])
+            return self._batch_norm(node, refs[0], refs[1:5], node.attrs["variance_epsilon"], order="mvbg", scaled=scaled)
+        one, zero = np.ones(()), np.zeros(())
         if node.op == "Neg":
-            return self._scale_shift(node, refs[0], np.asarray(-1.0), np.asarray(0.0), "any", [])
-        if node.op not in _SUMS and node.op not in ("Mul", "RealDiv", "Div"):
+            return self._scale_shift(node, refs[0], -one, zero, [])
+        if node.op not in _SUMS and node.op not in _QUOTIENTS and node.op != "Mul":
             return None
         constant = [not self._is_computed(r) for r in refs]
         if constant == [False, True]:
             data, other = refs
-        elif constant == [True, False] and node.op not in ("RealDiv", "Div", "BiasAdd", "BiasAddV1"):
+        elif constant == [True, False] and node.op not in _QUOTIENTS:
             other, data = refs
         else:
             return None
         if self.shapes.found[result][0].shape != self.shapes.found[data][0].shape or not self._is_small(other):
             return None
         value = self._constant(other)
-        channel = "first" if node.attrs.get("data_format") == "NCHW" and node.op == "BiasAdd" and self.shapes.rank(data) > 2 else self._channel(value, data)
-        if channel is None or not np.issubdtype(value.dtype, np.floating):
+        if node.op in ("BiasAdd", "BiasAddV1"):
+            value = self._over_channels(node, value, data)
+        if value.dtype.kind != "f" or not self._is_for_each_row(value, data):
             return None
-        flat = value.reshape(-1) if value.size > 1 or channel != "any" else value.reshape(())
-        one, zero = np.asarray(1.0), np.asarray(0.0)
+        if node.op in _QUOTIENTS:
+            with np.errstate(divide="ignore"):
+                value = 1.0 / value
+        if not np.isfinite(value.astype(self.shapes.dtype(result))).all():
+            return None  # a mask of infinities, or a number that only the operator itself can divide by
         parts = [affine_part(self.live, node, other, multiplies=node.op not in _SUMS)]
-        if node.op == "Mul":
-            return self._scale_shift(node, data, flat, zero, channel, parts)
-        if node.op in ("RealDiv", "Div"):
-            if not flat.all():
-                return None
-            return self._scale_shift(node, data, 1.0 / flat, zero, channel, parts)
+        if node.op not in _SUMS:
+            return self._scale_shift(node, data, value, zero, parts)
         if node.op == "Sub" and data == refs[1]:
-            return self._scale_shift(node, data, -one, flat, channel, parts)
-        return self._scale_shift(node, data, one, flat * _SUMS[node.op], channel, parts)
+            return self._scale_shift(node, data, -one, value, parts)
+        return self._scale_shift(node, data, one, value * _SUMS[node.op], parts)
 
     def _is_small(self, ref: Ref) -> bool:
-        """Whether a constant may be one value per channel: a kernel that is added somewhere need not be read to know that it is not."""
+        """Whether a constant may be a scale or a shift: a matrix that is added somewhere need not be read to know that it is not."""
         node = self.live.graph.nodes[ref.node]
-        return node.op not in ops.VARIABLES or max(self.live.variables.array(node).shape, default=1) == int(np.prod(self.live.variables.array(node).shape))
+        if node.op not in ops.VARIABLES:
+            return True
+        shape = self.live.variables.array(node).shape
+        size = int(np.prod(shape, dtype=np.int64))
+        return size <= _VARYING_SIZE or size == max(shape)
 
     def _constant(self, ref: Ref) -> NDArray:
         if self.live.is_dynamic(ref):
@@ -258,18 +281,17 @@ class _Lowering:
             return value.astype(np.float64) if value.dtype.kind == "f" else value
         return self.live.value(ref)
 
-    def _channel(self, value: NDArray, data: Ref) -> str | None:
-        """Which axis of the data a constant varies along: `any` (one value), `last`, `first` (the second of four: NCHW), or None for any other."""
-        if value.size == 1:
-            return "any"
-        shape = self.shapes.found[data][0].shape
+    def _over_channels(self, node: Node, values: NDArray, data: Ref) -> NDArray:
+        """One value per channel in the shape that broadcasts against data of the node's layout."""
+        first = str(node.attrs.get("data_format", "NHWC")).startswith("NC")
+        return values.reshape(-1, *(1,) * (self.shapes.rank(data) - 2)) if first else values.reshape(-1)
+
+    def _is_for_each_row(self, values: NDArray, data: Ref) -> bool:
+        """Whether values broadcast against each row of the data by itself, and vary along no size that is not fixed."""
         fixed = self.shapes.of(data)
-        padded = (1,) * (len(shape) - value.ndim) + value.shape
-        if len(padded) == len(shape) and padded[-1] == fixed[-1] == value.size:
-            return "last"
-        if len(padded) == len(shape) == 4 and padded[1] == fixed[1] == value.size:
-            return "first"
-        return None
+        if values.ndim == len(fixed) > 1 and values.shape[0] != 1:
+            return False
+        return values.ndim <= len(fixed) and all(n in (1, size) for n, size in zip(values.shape[::-1], fixed[::-1], strict=False))
 
     def _batch_norm(self, node: Node, data: Ref, constants: Sequence[Ref], epsilon: float, order: str, scaled: bool = True) -> Layer | None:
         """gamma * (x - mean) / sqrt(variance + epsilon) + beta (Ioffe and Szegedy 2015, algorithm 1, with moving statistics)."""
@@ -278,18 +300,23 @@ class _Lowering:
         by_role = dict(zip(order, constants, strict=True))
         gamma, beta, mean, variance = (self._constant(by_role[role]).reshape(-1) for role in "gbmv")
         names = {role: self.live.variables_behind(by_role[key]) for role, key in (("gamma", "g"), ("beta", "b"), ("mean", "m"), ("variance", "v"))}
-        part = {"node": node.name, "op": node.op, "epsilon": shortest(epsilon), "epsilon_from": "the graph", **{r: n[0] for r, n in names.items() if n}}
+        part = {
+            "node": node.name,
+            "op": node.op,
+            "epsilon": shortest(epsilon),
+            "epsilon_from": "the graph",
+            **{r: n[0] for r, n in names.items() if n},
+        }
         check_statistics(self.live, part)
         scale = (gamma if scaled else 1.0) / np.sqrt(variance + float(epsilon))
-        nchw = node.attrs.get("data_format") == "NCHW"
-        return self._scale_shift(node, data, scale, beta - mean * scale, "first" if nchw else "last", [part])
+        shift = beta - mean * scale
+        return self._scale_shift(node, data, self._over_channels(node, scale, data), self._over_channels(node, shift, data), [part])
 
-    def _scale_shift(self, node: Node, data: Ref, scale: NDArray, shift: NDArray, channel: str, parts: list[dict[str, Any]]) -> Layer:
-        name = self._name(node.name)
-        attrs = {"axis": {"any": None, "last": -1, "first": 1}[channel]}
+    def _scale_shift(self, node: Node, data: Ref, scale: NDArray, shift: NDArray, parts: list[dict[str, Any]]) -> Layer:
         arrays: dict[str, Array] = {"scale": InMemory(np.asarray(scale, np.float64)), "shift": InMemory(np.asarray(shift, np.float64))}
         dtype = self.shapes.dtype(Ref(node.name)).name
-        return Layer(name, "ScaleShift", [self._tensor(data)], attrs, arrays, provenance={"node": node.name, "parts": [p for p in parts if p], "dtype": dtype})
+        provenance = {"node": node.name, "parts": [p for p in parts if p], "dtype": dtype}
+        return Layer(self._name(node.name), "ScaleShift", [self._tensor(data)], {}, arrays, provenance=provenance)
 
     def _operator(self, node: Node, refs: list[Ref]) -> Layer:
         """A TensorFlow operator as it is, its constant operands written with it."""

@@ -100,14 +100,32 @@ def check_statistics(live: Live, part: dict[str, Any]) -> None:
             raise BadStatistics(f"{where} is negative ({values.min():g} at index {int(values.argmin())}): no batch norm has such a variance; the checkpoint is damaged or was edited")
 
 
+def by_key(live: Live, provenance: dict[str, Any]) -> dict[str, Any]:
+    """A layer's provenance with the keys of variables in the checkpoint in place of their names in the graph."""
+
+    def translated(value: Any) -> Any:
+        if isinstance(value, list):
+            return [translated(v) for v in value]
+        if isinstance(value, dict):
+            return {k: v if k in ("node", "op", "dtype") else translated(v) for k, v in value.items()}
+        node = live.graph.nodes.get(value) if isinstance(value, str) else None
+        return live.variables.saved(node).key if node is not None and node.op in ops.VARIABLES else value
+
+    translation: dict[str, Any] = translated(provenance)
+    return translation
+
+
 def untouched_statistics(live: Live, layers: Iterable[Layer]) -> list[str]:
-    """A warning for each batch norm whose moving mean is all 0 and variance all 1, as before the first update: the update operations never ran."""
+    """A warning for each batch norm whose moving mean is all 0 and variance all 1, as before the first update: the update operations never ran.
+
+    Args:
+        layers: whose provenance holds keys (see `by_key`).
+    """
     warnings: dict[str, None] = {}
+    read = live.variables.checkpoint.read
     for layer in layers:
         for part in layer.provenance.get("parts", ()):
-            if "mean" not in part or "variance" not in part:
-                continue
-            mean, variance = (live.variables.value(live.graph.nodes[part[role]]) for role in ("mean", "variance"))
-            if not mean.any() and (variance == 1).all():
-                warnings[f"the moving statistics {part['mean']} and {part['variance']} are still 0 and 1: training never updated them (its update operations were not run)"] = None
+            if "mean" in part and "variance" in part and not read(part["mean"]).any() and (read(part["variance"]) == 1).all():
+                names = f"{part['mean']} and {part['variance']}"
+                warnings[f"the moving statistics {names} are still 0 and 1: training never updated them (its update operations were not run)"] = None
     return list(warnings)

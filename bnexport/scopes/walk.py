@@ -20,7 +20,7 @@ from bnexport.scopes.reading import Choice, Reading, choose, full_names, read_na
 from bnexport.scopes.roles import AVERAGE, BETA, GAMMA, MEAN, UNKNOWN, VARIANCE, WEIGHTS, Named, display_name
 
 if TYPE_CHECKING:
-    from bnexport.conversion import Options
+    from bnexport.options import Options
 
 DEFAULT_EPSILON = 1e-3
 """What tf.layers, Keras, contrib.layers, Sonnet and the seed have; TFLearn and tensorpack have 1e-5."""

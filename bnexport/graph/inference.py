@@ -1,0 +1,148 @@
+"""From the files of a graph to the layers that inference runs: the stages of this package, in their order."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bnexport.checkpoint import Checkpoint, Location
+from bnexport.errors import GraphError, UsageError
+from bnexport.graph import ops
+from bnexport.graph.dropout import Dropout, remove_dropout
+from bnexport.graph.endpoints import Endpoints, find_endpoints, named_endpoints, sources_of
+from bnexport.graph.files import read_graph
+from bnexport.graph.functions import inline_functions
+from bnexport.graph.graphdef import Graph, Ref, parse_ref, topological
+from bnexport.graph.live import Live
+from bnexport.graph.lower import Lowered, lower, missing_operators
+from bnexport.graph.names import find_named
+from bnexport.graph.provenance import by_key, untouched_statistics
+from bnexport.graph.shapes import Shapes, follow
+from bnexport.graph.statistics import Replacement, batch_statistics, use_moving_statistics
+from bnexport.graph.values import dtype_name
+from bnexport.graph.variables import Variables
+from bnexport.options import Options
+from bnexport.program import Port
+
+_AVERAGE = "/ExponentialMovingAverage"
+
+
+@dataclass(slots=True)
+class Inference:
+    """What a graph computes at inference, not folded yet, and all that was found out on the way."""
+
+    live: Live
+    ends: Endpoints
+    inputs: dict[Ref, str]
+    outputs: dict[str, Ref]
+    order: list[str]
+    shapes: Shapes
+    lowered: Lowered
+    dropouts: list[Dropout]
+    moving: list[Replacement]
+    averages: dict[str, str]
+
+    def input_ports(self) -> list[Port]:
+        """The network's inputs."""
+        shapes = self.shapes
+        return [
+            Port(name, self.lowered.tensors[ref], shapes.input_shapes.get(ref, shapes.of(ref)), shapes.dtype(ref).name) for ref, name in self.inputs.items()
+        ]
+
+    def output_ports(self, tensors: list[str]) -> list[Port]:
+        """The network's outputs, which are these tensors of the program."""
+        ports = zip(self.outputs.items(), tensors, strict=True)
+        return [Port(name, tensor, self.shapes.of(ref), self.shapes.dtype(ref).name) for (name, ref), tensor in ports]
+
+    def dtype(self) -> str:
+        """The floating-point dtype of the network."""
+        kinds = {self.shapes.dtype(ref).name for ref in self.outputs.values() if self.shapes.dtype(ref).kind == "f"}
+        return "float64" if kinds == {"float64"} else "float32"
+
+
+def read_inference(location: Location, options: Options) -> Inference:
+    """Reads a graph and its checkpoint, and takes out of them what inference computes.
+
+    Raises:
+        BnexportError: a file cannot be read, the graph leaves a choice, or it has no exact translation.
+    """
+    graph = read_graph(location)
+    inline_functions(graph)
+    checkpoint = Checkpoint(location)
+    averages = averaged_keys(checkpoint)
+    if options.averages and not averages:
+        raise UsageError(f"{checkpoint.prefix} holds no averages of weights (keys that end in {_AVERAGE} beside their variable); leave out --ema")
+    variables = Variables(graph, checkpoint, averages if options.averages else None)
+    live = Live(graph, variables, {find_named(graph, name): np.asarray(value) for name, value in options.set_values.items()})
+    dropouts = remove_dropout(live)
+    moving = use_moving_statistics(live, options.statistics)
+    ends = _endpoints(live, options)
+    inputs = {live.resolve(ref): name for name, ref in ends.inputs.items()}
+    outputs = {name: live.resolve(ref) for name, ref in ends.outputs.items()}
+    order = topological(graph, [r.node for r in outputs.values()], live.inputs)
+    dynamic = [name for name in order if live.is_dynamic(Ref(name))]
+    missing_operators(live, dynamic, list(inputs))
+    shapes = follow(live, {name: ref for ref, name in inputs.items()}, list(outputs.values()), dynamic, options.shapes)
+    lowered = lower(live, shapes, inputs, list(outputs.values()))
+    for layer in lowered.layers:
+        layer.provenance = by_key(live, layer.provenance)
+    return Inference(live, ends, inputs, outputs, order, shapes, lowered, dropouts, moving, averages)
+
+
+def record(inference: Inference, options: Options) -> dict[str, Any]:
+    """How a network came about, as JSON values: the files, what was set and why, what was left out or put in place of something else, and warnings."""
+    live, graph = inference.live, inference.live.graph
+    location = live.variables.checkpoint.location
+    used = live.used_replacements(inference.order)
+    said = {str(find_named(graph, name)): value for name, value in options.set_values.items()}
+    entries: dict[str, Any] = {
+        "tensorflow": graph.tensorflow_version,
+        "source": [p.name for p in (location.prefix, location.meta or location.saved_model) if p is not None],
+        "set": [{"node": f.node, "value": f.value, "why": f.reason} for f in live.flags]
+        + [{"node": name, "value": np.asarray(value).tolist(), "why": "--set"} for name, value in said.items()],
+        "dropped": [{"node": d.node, "keep": d.keep, "fed_by": d.fed_by} for d in inference.dropouts if Ref(d.node) in used],
+        "statistics": [{"in_place_of": str(m.statistic), "variable": m.variable} for m in inference.moving if m.statistic in used],
+        "alternatives": inference.ends.alternatives,
+        "warnings": untouched_statistics(live, inference.lowered.layers),
+    }
+    batch_nodes = batch_statistics(live, [r.node for r in inference.outputs.values()])
+    if batch_nodes:
+        entries["uses_batch"] = batch_nodes
+        entries["warnings"].append(f"scores depend on the batch: {', '.join(batch_nodes[:4])} take statistics over it, in TensorFlow as here")
+    keys = {live.variables.saved(graph.nodes[name]).key for name in inference.order if graph.nodes[name].op in ops.VARIABLES}
+    available = sorted(key for key, average in inference.averages.items() if key in keys or average in keys)
+    if available:
+        entries["averages"] = {"of": available, "taken": options.averages}
+    if inference.shapes.batch is not None:
+        entries["batch"] = inference.shapes.batch
+        entries["warnings"].append(f"the network is built for batches of {inference.shapes.batch} rows: a smaller one is filled up, and the added rows' scores dropped")
+    return entries
+
+
+def averaged_keys(checkpoint: Checkpoint) -> dict[str, str]:
+    """For each variable of which the checkpoint also holds a moving average (tf.train.ExponentialMovingAverage over weights): that average's key."""
+    pairs = {name.removesuffix(_AVERAGE): name for name in checkpoint.names() if name.endswith(_AVERAGE)}
+    return {key: average for key, average in pairs.items() if key in checkpoint and checkpoint.info(key).shape == checkpoint.info(average).shape}
+
+
+def _endpoints(live: Live, options: Options) -> Endpoints:
+    graph: Graph = live.graph
+    if options.signature and options.signature not in graph.signatures:
+        raise UsageError(f"{graph.source}: there is no signature {options.signature!r}; there are {', '.join(graph.signatures) or 'none'}")
+    if options.inputs or options.outputs:
+        return named_endpoints(live, list(options.inputs), list(options.outputs))
+    signature = graph.signatures.get(options.signature or "serving_default")
+    return find_endpoints(live) if signature is None else _signature_endpoints(live, signature)
+
+
+def _signature_endpoints(live: Live, signature: Any) -> Endpoints:
+    """The endpoints that a SavedModel's signature names; outputs that are text are left out."""
+    inputs = {key: live.resolve(parse_ref(info.name)) for key, info in sorted(signature.inputs.items())}
+    text = [key for key, info in signature.outputs.items() if dtype_name(info.dtype) == "object"]
+    outputs = {key: live.resolve(parse_ref(info.name)) for key, info in sorted(signature.outputs.items()) if key not in text}
+    constant = [key for key, ref in outputs.items() if not live.is_dynamic(ref)]
+    if constant:
+        raise GraphError(f"{live.graph.source}: the output {constant[0]!r} of the signature is a constant")
+    needed = sources_of(live, outputs.values())
+    used = {key: ref for key, ref in inputs.items() if ref in needed}
+    return Endpoints({**used, **{str(r): r for r in needed if r not in used.values()}}, outputs, [f"{key} (text)" for key in text])

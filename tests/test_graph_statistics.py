@@ -1,0 +1,332 @@
+"""Batch norm in graphs that were saved from training: the moving statistics take the place of the batch's, whoever wrote the update."""
+
+import warnings
+
+import numpy as np
+import pytest
+from live_graph import Net, dense, rows
+
+from bnexport.errors import BadStatistics
+
+pytestmark = pytest.mark.tensorflow
+
+
+@pytest.fixture(scope="session")
+def slim(tf):
+    """tf_slim, whose last release looks for two names where TensorFlow no longer keeps them."""
+    from tensorflow.python.framework import ops
+    from tensorflow.python.ops import control_flow_ops
+
+    import tensorflow
+
+    ops.Tensor, control_flow_ops.cond = tensorflow.Tensor, tf.cond
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pytest.importorskip("tf_slim")
+
+
+def normalised(tf, x, mean, variance, epsilon=1e-3):
+    width = int(x.shape[-1])
+    return tf.nn.batch_normalization(x, mean, variance, tf.get_variable("beta", [width]), tf.get_variable("gamma", [width]), epsilon)
+
+
+def stored(tf, x):
+    width = int(x.shape[-1])
+    return (tf.get_variable(n, [width], trainable=False) for n in ("moving_mean", "moving_variance"))
+
+
+def by_hand(tf, x, training):
+    """tf.assign(V, V * decay + m * (1 - decay))."""
+    moving_mean, moving_variance = stored(tf, x)
+    if not training:
+        return normalised(tf, x, moving_mean, moving_variance)
+    mean, variance = tf.nn.moments(x, list(range(len(x.shape) - 1)))
+    moved = [
+        tf.assign(moving_mean, moving_mean * 0.99 + mean * (1 - 0.99)),
+        tf.assign(moving_variance, moving_variance * 0.99 + variance * (1 - 0.99)),
+    ]
+    with tf.control_dependencies(moved):
+        return normalised(tf, x, mean, variance)
+
+
+def by_hand_subtracting(tf, x, training):
+    """tf.assign_sub(V, (V - m) * (1 - decay)), the order of terms and the kind of op as some wrote it."""
+    moving_mean, moving_variance = stored(tf, x)
+    if not training:
+        return normalised(tf, x, moving_mean, moving_variance)
+    mean, variance = tf.nn.moments(x, [0])
+    tf.add_to_collection("u", tf.assign_sub(moving_mean, 0.01 * (moving_mean - mean)))
+    tf.add_to_collection("u", tf.assign_sub(moving_variance, 0.01 * (moving_variance - variance)))
+    return normalised(tf, x, mean, variance)
+
+
+def by_hand_adding(tf, x, training):
+    """tf.assign_add(V, (m - V) * rate)."""
+    moving_mean, moving_variance = stored(tf, x)
+    if not training:
+        return normalised(tf, x, moving_mean, moving_variance)
+    mean, variance = tf.nn.moments(x, [0])
+    tf.assign_add(moving_mean, (mean - moving_mean) * 0.01)
+    tf.assign_add(moving_variance, (variance - moving_variance) * 0.01)
+    return normalised(tf, x, mean, variance)
+
+
+def by_assign_moving_average(tf, x, training):
+    from tensorflow.python.training import moving_averages
+
+    moving_mean, moving_variance = stored(tf, x)
+    if not training:
+        return normalised(tf, x, moving_mean, moving_variance)
+    mean, variance = tf.nn.moments(x, [0])
+    moving_averages.assign_moving_average(moving_mean, mean, 0.9, zero_debias=False)
+    moving_averages.assign_moving_average(moving_variance, variance, 0.9, zero_debias=False)
+    return normalised(tf, x, mean, variance)
+
+
+def with_zero_debias(tf, x, training):
+    from tensorflow.python.training import moving_averages
+
+    moving_mean, moving_variance = stored(tf, x)
+    if not training:
+        return normalised(tf, x, moving_mean, moving_variance)
+    mean, variance = tf.nn.moments(x, [0])
+    moving_averages.assign_moving_average(moving_mean, mean, 0.9, zero_debias=True)
+    moving_averages.assign_moving_average(moving_variance, variance, 0.9, zero_debias=True)
+    return normalised(tf, x, mean, variance)
+
+
+def with_bessels_correction(tf, x, training):
+    """The unbiased variance is what is averaged, the biased one what normalises, as the fused op does."""
+    moving_mean, moving_variance = stored(tf, x)
+    if not training:
+        return normalised(tf, x, moving_mean, moving_variance)
+    mean, variance = tf.nn.moments(x, [0])
+    tf.assign(moving_mean, moving_mean * 0.9 + mean * 0.1)
+    tf.assign(moving_variance, moving_variance * 0.9 + variance * (8 / 7) * 0.1)
+    return normalised(tf, x, mean, variance)
+
+
+def with_mean_and_squares(tf, x, training):
+    """variance = E[x²] - E[x]², each by tf.reduce_mean."""
+    moving_mean, moving_variance = stored(tf, x)
+    if not training:
+        return normalised(tf, x, moving_mean, moving_variance)
+    mean = tf.reduce_mean(x, 0)
+    variance = tf.reduce_mean(tf.square(x - mean), 0)
+    tf.assign(moving_mean, 0.9 * moving_mean + 0.1 * mean)
+    tf.assign(moving_variance, 0.9 * moving_variance + 0.1 * variance)
+    return normalised(tf, x, mean, variance)
+
+
+def network(tf, norm, training):
+    x = tf.placeholder(tf.float32, [None, 6], name="x")
+    h = x
+    for i, width in enumerate((8, 7)):
+        with tf.variable_scope(f"layer{i}"):
+            h = tf.nn.relu(norm(tf, dense(tf, h, width, "dense"), training))
+    return x, tf.nn.softmax(dense(tf, h, 4, "out"), name="y")
+
+
+HAND_WRITTEN = [
+    by_hand, by_hand_subtracting, by_hand_adding, by_assign_moving_average, with_zero_debias, with_bessels_correction, with_mean_and_squares
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("resource", [False, True])
+@pytest.mark.parametrize("norm", HAND_WRITTEN)
+def test_moving_statistics_take_the_place_of_the_batchs(tf, live, norm, resource):
+    def build(training):
+        x, y = network(tf, norm, training)
+        return Net({x: rows(8, 6)}, [y])
+
+    saved = live(lambda: build(True), resource=resource)
+    (expected,) = live.outputs(lambda: build(False), saved.variables, resource=resource)
+    program = saved.matches(expected={"y": expected})
+    assert sorted(s["variable"] for s in program.conversion["statistics"]) == [
+        "layer0/moving_mean", "layer0/moving_variance", "layer1/moving_mean", "layer1/moving_variance"
+    ]  # fmt: skip
+    assert program.conversion["unfolded"] == []
+    assert "uses_batch" not in program.conversion
+
+
+@pytest.mark.parametrize("norm", HAND_WRITTEN[:4])
+def test_the_whole_training_graph_around_it(tf, live, norm):
+    def build(training):
+        x, y = network(tf, norm, training)
+        if training:
+            labels = tf.placeholder(tf.int64, [None], name="labels")
+            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=tf.log(y)))
+            tf.train.AdamOptimizer(0.01).minimize(loss)
+            tf.summary.scalar("loss", loss)
+            tf.summary.histogram("y", y)
+        return Net({x: rows(8, 6)}, [y])
+
+    saved = live(lambda: build(True))
+    (expected,) = live.outputs(lambda: build(False), saved.variables)
+    saved.matches(expected={"y": expected})
+
+
+@pytest.mark.parametrize("zero_debias", [False, True])
+def test_exponential_moving_average(tf, live, zero_debias):
+    """The seed's own: ema.apply([mean, variance]), without a condition."""
+
+    def norm(tf, x, training):
+        ema = tf.train.ExponentialMovingAverage(0.9, zero_debias=zero_debias)
+        mean, variance = tf.nn.moments(x, [0], name="moments")
+        update = ema.apply([mean, variance])
+        if not training:
+            return normalised(tf, x, ema.average(mean), ema.average(variance))
+        with tf.control_dependencies([update]):
+            return normalised(tf, x, tf.identity(mean), tf.identity(variance))
+
+    def build(training):
+        x, y = network(tf, norm, training)
+        return Net({x: rows(8, 6)}, [y])
+
+    saved = live(lambda: build(True))
+    (expected,) = live.outputs(lambda: build(False), saved.variables)
+    saved.matches(expected={"y": expected})
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_tf_layers(tf, live, fused):
+    def build(training):
+        x = tf.placeholder(tf.float32, [None, 5, 5, 2], name="x")
+        h = tf.layers.conv2d(x, 4, 3, name="conv")
+        h = tf.nn.relu(tf.layers.batch_normalization(h, training=training, fused=fused, momentum=0.9, name="bn"))
+        y = tf.layers.dense(tf.reshape(h, [-1, 36]), 3, name="out")
+        return Net({x: rows(8, 5, 5, 2)}, [y])
+
+    saved = live(lambda: build(True))
+    (expected,) = live.outputs(lambda: build(False), saved.variables)
+    program = saved.matches(expected={"out/BiasAdd": expected})
+    assert [layer.op for layer in program.layers if layer.op == "ScaleShift"] == []
+
+
+@pytest.mark.parametrize("flag", ["placeholder", "baked"])
+@pytest.mark.parametrize("fused", [False, True])
+def test_slim(tf, live, slim, fused, flag):
+    def build(training):
+        x = tf.placeholder(tf.float32, [None, 5, 5, 2], name="x")
+        is_training = tf.placeholder(tf.bool, name="is_training") if flag == "placeholder" else training
+        params = {"is_training": is_training, "decay": 0.9, "fused": fused, "scale": True}
+        h = slim.conv2d(x, 4, 3, normalizer_fn=slim.batch_norm, normalizer_params=params, scope="conv")
+        y = slim.fully_connected(slim.flatten(h), 3, activation_fn=None, scope="out")
+        return Net({x: rows(8, 5, 5, 2)}, [y], {is_training: False} if flag == "placeholder" else {})
+
+    saved = live(lambda: build(True))
+    (expected,) = live.outputs(lambda: build(False), saved.variables)
+    saved.matches(expected={"out/BiasAdd": expected})
+
+
+def test_statistics_of_the_batch_that_nobody_averages_stay(tf, live):
+    def build():
+        x, y = network(tf, lambda tf, h, _: normalised(tf, h, *tf.nn.moments(h, [0])), True)
+        return Net({x: rows(8, 6)}, [y])
+
+    program = live(build).matches()
+    assert program.conversion["warnings"][0].startswith("scores depend on the batch: layer0/moments/mean, layer0/moments/variance")
+    assert len(program.conversion["uses_batch"]) == 4
+
+
+def test_one_layer_keeps_the_batchs_statistics(tf, live):
+    def norm(tf, x, training):
+        if "layer0" in tf.get_variable_scope().name:
+            return normalised(tf, x, *tf.nn.moments(x, [0]))
+        return by_hand(tf, x, training)
+
+    def build(training):
+        x, y = network(tf, norm, training)
+        return Net({x: rows(8, 6)}, [y])
+
+    saved = live(lambda: build(True))
+    (expected,) = live.outputs(lambda: build(False), saved.variables)
+    program = saved.matches(expected={"y": expected})
+    assert all(name.startswith("layer0") for name in program.conversion["uses_batch"])
+
+
+@pytest.mark.parametrize("choice", ["batch", "moving"])
+def test_the_user_chooses(tf, live, choice):
+    def build(training):
+        x, y = network(tf, by_hand_subtracting, training)
+        return Net({x: rows(8, 6)}, [y])
+
+    saved = live(lambda: build(True))
+    (expected,) = live.outputs(lambda: build(choice == "batch"), saved.variables)
+    saved.matches(expected={"y": expected}, statistics=choice)
+
+
+def test_an_average_of_the_loss_is_no_statistic_of_a_layer(tf, live):
+    """Moving averages of the loss and of the weights stand beside batch norm in many training scripts."""
+
+    def build():
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        logits = dense(tf, x, 3, "out")
+        y = tf.nn.softmax(logits, name="y")
+        loss = tf.reduce_mean(tf.square(y - 0.3))
+        ema = tf.train.ExponentialMovingAverage(0.9)
+        with tf.control_dependencies([ema.apply([loss, *tf.trainable_variables()])]):
+            tf.summary.scalar("smooth", ema.average(loss))
+        return Net({x: rows(8, 6)}, [y])
+
+    program = live(build).matches()
+    assert program.conversion["statistics"] == []
+
+
+def test_a_running_centre_of_features_is_not_put_in_place_of_them(tf, live):
+    """A variable that follows the mean of a layer for a penalty: the layer itself is not normalised by it."""
+
+    def build():
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        h = dense(tf, x, 4, "one")
+        centre = tf.get_variable("centre", [4], trainable=False)
+        tf.assign(centre, centre * 0.9 + tf.reduce_mean(h, 0) * 0.1)
+        y = tf.nn.softmax(dense(tf, tf.nn.relu(h - centre), 3, "two"), name="y")
+        return Net({x: rows(8, 6)}, [y])
+
+    live(build).matches()
+
+
+def test_input_standardised_by_a_running_mean(tf, live):
+    """x - moving mean, where the moving mean is read before it is written: no batch statistic on the way at all."""
+
+    def build():
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        moving_mean, moving_variance = stored(tf, x)
+        mean, variance = tf.nn.moments(x, [0])
+        tf.assign(moving_mean, moving_mean * 0.9 + mean * 0.1)
+        tf.assign(moving_variance, moving_variance * 0.9 + variance * 0.1)
+        y = tf.nn.softmax(dense(tf, (x - moving_mean) / tf.sqrt(moving_variance + 1e-8), 3, "out"), name="y")
+        return Net({x: rows(8, 6)}, [y])
+
+    program = live(build).matches()
+    assert [layer.op for layer in program.layers] == ["Dense"]
+
+
+def test_statistics_that_were_never_updated_are_warned_of(tf, live):
+    def build():
+        x, y = network(tf, by_hand, False)
+        return Net({x: rows(8, 6)}, [y])
+
+    untouched = {f"layer{i}/{n}": np.full(w, v, np.float32) for i, w in enumerate((8, 7)) for n, v in (("moving_mean", 0), ("moving_variance", 1))}
+    program = live(build, untouched).matches()
+    assert "layer0/moving_mean and layer0/moving_variance are still 0 and 1: training never updated them" in program.conversion["warnings"][0]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("layer0/moving_variance", -0.25, r"the moving variance 'layer0/moving_variance' of the batch norm at .* is negative \(-0.25 at index 2\)"),
+        ("layer1/moving_variance", np.nan, "the moving variance 'layer1/moving_variance' .* NaN or infinite"),
+        ("layer1/moving_mean", np.inf, "the moving mean 'layer1/moving_mean' .* NaN or infinite"),
+    ],
+)
+def test_statistics_that_no_batch_norm_has_are_refused(tf, live, name, value, words):
+    def build():
+        x, y = network(tf, by_hand, False)
+        return Net({x: rows(8, 6)}, [y])
+
+    broken = np.full(8 if "0" in name else 7, 0.5, np.float32)
+    broken[2] = value
+    with pytest.raises(BadStatistics, match=words):
+        live(build, {name: broken}).convert()
