@@ -24,6 +24,31 @@ def to_program(path: str | Path, options: Options | None = None) -> Program:
     return program_from_names(Checkpoint(location), options)
 
 
+def to_unfolded(path: str | Path, options: Options | None = None) -> Program:
+    """What the checkpoint at `path` computes at inference, with nothing folded, and all of it in float64: the truth that a bundle is measured by.
+
+    Its layers are called as they are in the graph (linear layers after their kernels), and batch norm is one or more `ScaleShift` layers of its own, each
+    with the roles of its variables under `parts` in its provenance.
+
+    Raises:
+        BnexportError: as `to_program` does.
+    """
+    from bnexport.widen import widened
+
+    options = options or Options()
+    location = locate(path)
+    if not _has_graph(location, options):
+        from bnexport.scopes import program_from_names
+
+        return widened(program_from_names(Checkpoint(location), options, folded=False))
+    from bnexport.graph.inference import read_inference, record
+
+    inference = read_inference(location, options)
+    lowered = inference.lowered
+    tensors = [lowered.tensors[ref] for ref in inference.outputs.values()]
+    return widened(Program(inference.input_ports(), lowered.layers, inference.output_ports(tensors), record(inference, options)))
+
+
 def convert(path: str | Path, out: str | Path, options: Options | None = None) -> Program:
     """Writes the bundle `out` (.npz or .h5) of the checkpoint at `path`; gives the program that it holds.
 

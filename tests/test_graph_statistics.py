@@ -14,14 +14,15 @@ pytestmark = pytest.mark.tensorflow
 @pytest.fixture(scope="session")
 def slim(tf):
     """tf_slim, whose last release looks for two names where TensorFlow no longer keeps them."""
-    from tensorflow.python.framework import ops
-    from tensorflow.python.ops import control_flow_ops
-
     import tensorflow
+    from tensorflow.python.framework import ops
+    from tensorflow.python.layers import normalization
+    from tensorflow.python.ops import control_flow_ops
 
     ops.Tensor, control_flow_ops.cond = tensorflow.Tensor, tf.cond
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        normalization.BatchNormalization = tf.layers.BatchNormalization
         return pytest.importorskip("tf_slim")
 
 
@@ -186,6 +187,20 @@ def test_exponential_moving_average(tf, live, zero_debias):
     saved = live(lambda: build(True))
     (expected,) = live.outputs(lambda: build(False), saved.variables)
     saved.matches(expected={"y": expected})
+
+
+def test_averages_of_the_moving_statistics_are_not_taken_for_them(tf, live):
+    """ema.apply(tf.trainable_variables() + tf.moving_average_variables()), as slim's training scripts do."""
+
+    def build(training):
+        x, y = network(tf, by_hand, training)
+        tf.train.ExponentialMovingAverage(0.9).apply(tf.global_variables())
+        return Net({x: rows(8, 6)}, [y])
+
+    saved = live(lambda: build(True))
+    (expected,) = live.outputs(lambda: build(False), saved.variables)
+    program = saved.matches(expected={"y": expected})
+    assert not program.conversion["averages"]["taken"]
 
 
 @pytest.mark.parametrize("fused", [False, True])

@@ -307,7 +307,13 @@ class _Search:
         if name in self._weighted and not ops.in_training_mode(node) and node.op not in ("Sub", "Mul", "Add", "AddV2"):
             return False  # (an average is updated by arithmetic with the average itself, which is a variable too)
         users = [u for u in self._users_by_node().get(name, ()) if not ops.is_gradient(u)]
-        return bool(users) and all(ops.is_assignment(u.op) or Ref(u.name) in self.live.replaced or u.name in self._updates for u in users)
+        return bool(users) and all(self._moves_statistics(u) or Ref(u.name) in self.live.replaced or u.name in self._updates for u in users)
+
+    def _moves_statistics(self, node: Node) -> bool:
+        """Whether a node writes a variable that is no scalar: a scalar follows a loss, and what a loss is computed from may be an output."""
+        if not ops.is_assignment(node.op):
+            return False
+        return self.live.graph.nodes[self.live.resolve(node.inputs[0]).node].attrs.get("shape") != []
 
     def _chooses_by_sign(self, node: Node) -> bool:
         """Whether a Select takes x or -x or zero by the sign of x, as the stable form of the sigmoid cross entropy does."""

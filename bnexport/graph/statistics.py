@@ -55,15 +55,30 @@ def averages(live: Live) -> dict[Ref, str]:
         updates.append((variable, node.inputs[1]))
         for statistic in _averaged(live, node.inputs[1], variable):
             found.setdefault(statistic, variable)
-    # With zero debias the average is kept in a second variable, from which the plain one is computed: (biased / (1 - decay ** steps)).
+    # With zero debias the average is kept in a second variable, from which the plain one is computed: biased / (1 - decay ** steps).
     for variable, written in updates:
-        if variable in found.values() or live.is_dynamic(written):
-            continue
-        behind = set(live.variables_behind(written))
+        debiased = _divided(live, written) - {variable}
         for statistic, biased in found.items():
-            if biased in behind and biased != variable and live.variables.array(live.graph.nodes[biased]).shape == live.variables.array(live.graph.nodes[variable]).shape:
+            if biased in debiased:
                 found[statistic] = variable
     return found
+
+
+def _divided(live: Live, written: Ref) -> set[str]:
+    """The variables that a written value divides by something."""
+
+    def operands(node: Node) -> list[Ref]:
+        return live.inputs(node)[:1] if ops.is_assignment(node.op) else live.inputs(node)
+
+    found = set()
+    for name in topological(live.graph, [live.resolve(written).node], operands):
+        node = live.graph.nodes[name]
+        if node.op in ("RealDiv", "Div"):
+            numerator = live.inputs(node)[0]
+            while ops.is_assignment(live.graph.nodes[numerator.node].op):
+                numerator = live.inputs(live.graph.nodes[numerator.node])[0]
+            found.add(numerator.node)
+    return {name for name in found if live.graph.nodes[name].op in ops.VARIABLES}
 
 
 def _batch_is_fixed(live: Live, statistic: Ref) -> bool:
