@@ -119,5 +119,3 @@ def weighted_row_sum(kernel: Array, weights: NDArray) -> NDArray:
 def transposed(source: Array) -> Array:
     """A matrix transposed; it is read whole, once, when it is written."""
     return Deferred((source.shape[1], source.shape[0]), source.dtype, lambda: materialize(source).T)
-
-

@@ -27,8 +27,8 @@ def to_program(path: str | Path, options: Options | None = None) -> Program:
 def to_unfolded(path: str | Path, options: Options | None = None) -> Program:
     """What the checkpoint at `path` computes at inference, with nothing folded, and all of it in float64: the truth that a bundle is measured by.
 
-    Its layers are called as they are in the graph (linear layers after their kernels), and batch norm is one or more `ScaleShift` layers of its own, each
-    with the roles of its variables under `parts` in its provenance.
+    Its layers are called as they are in the graph (linear layers after their kernels), and batch norm is one or more `ScaleShift` layers of its own,
+    each with the roles of its variables under `parts` in its provenance.
 
     Raises:
         BnexportError: as `to_program` does.
@@ -65,7 +65,13 @@ def convert(path: str | Path, out: str | Path, options: Options | None = None) -
 def _has_graph(location: Location, options: Options) -> bool:
     if not options.use_graph or (location.meta is None and location.saved_model is None):
         return False
-    given = [flag for flag, value in (("--activation", options.activation), ("--epsilon", options.epsilon), ("--order", options.order)) if value]
+    only_for_names = {
+        "--activation": options.activation,
+        "--epsilon": options.epsilon,
+        "--order": options.order,
+        "--bn-after-activation": options.bn_after_activation,
+    }
+    given = [flag for flag, value in only_for_names.items() if value]
     if given:
         raise UsageError(
             f"{', '.join(given)} only says what names cannot tell, but {location.meta or location.saved_model} holds the graph, which tells it; "
@@ -83,4 +89,6 @@ def _from_graph(location: Location, options: Options) -> Program:
     lowered = inference.lowered
     network = Network(lowered.layers, lowered.shapes, [lowered.tensors[ref] for ref in inference.outputs.values()])
     entries["unfolded"] = fold(network, inference.dtype())
-    return Program(inference.input_ports(), network.layers, inference.output_ports(network.outputs), {"producer": f"bnexport {__version__}", **entries})
+    return Program(
+        inference.input_ports(), network.layers, inference.output_ports(network.outputs), {"producer": f"bnexport {__version__}", **entries}
+    )

@@ -15,14 +15,14 @@ class Options:
         shapes: shapes of inputs by name, None for any size.
         averages: whether to take Polyak averages of the weights where the checkpoint holds them.
         signature: the signature of a SavedModel.
-        statistics: in a graph that was saved from training, whether batch norm takes the `moving` statistics or the `batch`'s; `auto` for moving wherever
-            the batch size is open.
+        statistics: in a graph that was saved from training, whether batch norm takes the `moving` statistics or the `batch`'s; `auto` for moving
+            wherever the batch size is open.
         activation: only without a graph. `relu` for every linear layer but the last, which has none; `relu:softmax` for these and the last;
             `relu,tanh,none` for each linear layer by itself.
         bn_after_activation: only without a graph: whether batch norms stand behind the activation, not before it.
         epsilon: only without a graph, of all batch norms.
-        order: only without a graph: the layers of the network by name, in their order, or a scope in which they are. Batch norms may stand between them;
-            where none does, each is placed by its name.
+        order: only without a graph: the layers of the network by name, in their order, or a scope in which they are. Batch norms may stand between
+            them; where none does, each is placed by its name.
         use_graph: False to read the names even where a graph lies beside the checkpoint.
     """
 

@@ -40,11 +40,13 @@ class InMemory:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.values.shape
+        shape: tuple[int, ...] = self.values.shape
+        return shape
 
     @property
     def dtype(self) -> "np.dtype[Any]":
-        return self.values.dtype
+        dtype: np.dtype[Any] = self.values.dtype
+        return dtype
 
     def pieces(self) -> Iterator["np.ndarray[Any, Any]"]:
         flat = np.ascontiguousarray(self.values).reshape(-1)

@@ -3,8 +3,8 @@
     model = bnexport.load("out.npz")
     scores = model.predict(rows)
 
-A program is compiled once into a list of steps over numbered slots. Large batches go through it in tiles of rows, so that memory stays bounded and what one layer
-writes is still in the cache when the next one reads it. Nothing here imports anything but NumPy, and h5py for a bundle that is HDF5.
+A program is compiled once into a list of steps over numbered slots. Large batches go through it in tiles of rows, so that memory stays bounded and
+what one layer writes is still in the cache when the next one reads it. Nothing here imports anything but NumPy, and h5py for a bundle that is HDF5.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,22 @@ MIN_TILE_ROWS = 256
 """A matrix product of fewer rows is slower per row than one of more."""
 
 _ROW_BY_ROW = frozenset(
-    {"Reshape", "MaxPool", "MaxPoolV2", "AvgPool", "Softmax", "LogSoftmax", "BiasAdd", "LRN", "ResizeBilinear", "ResizeNearestNeighbor", "ResizeBicubic", "Cast", "Select", "SelectV2"}
+    {
+        "Reshape",
+        "MaxPool",
+        "MaxPoolV2",
+        "AvgPool",
+        "Softmax",
+        "LogSoftmax",
+        "BiasAdd",
+        "LRN",
+        "ResizeBilinear",
+        "ResizeNearestNeighbor",
+        "ResizeBicubic",
+        "Cast",
+        "Select",
+        "SelectV2",
+    }
 )
 
 
@@ -66,7 +81,9 @@ class Model:
         if not self._incomplete:
             self._compile()
             self._chain = chain.build(self.layers, self.inputs, self.outputs) if self._batch is None else None
-        self.row_by_row = self._batch is None and all(p.shape and p.shape[0] is None for p in self.outputs) and all(_is_row_by_row(layer) for layer in self.layers)
+        self.row_by_row = (
+            self._batch is None and all(p.shape and p.shape[0] is None for p in self.outputs) and all(_is_row_by_row(layer) for layer in self.layers)
+        )
         self._row_bytes = 0
 
     # ---- predicting
@@ -75,8 +92,8 @@ class Model:
         """The network's outputs.
 
         Args:
-            data: an array for a network of one input, or a mapping from the names of inputs (with or without `:0`) to arrays; of the shapes and dtypes of `inputs`,
-                where other numbers that fit without loss are taken too.
+            data: an array for a network of one input, or a mapping from the names of inputs (with or without `:0`) to arrays; of the shapes and
+                dtypes of `inputs`, where other numbers that fit without loss are taken too.
 
         Returns:
             An array, or a dict by name where there are several outputs.
@@ -117,7 +134,10 @@ class Model:
     def _checked(self, data: Any) -> list[NDArray]:
         if not isinstance(data, Mapping):
             if len(self.inputs) != 1:
-                raise InputError(f"{self.source} has {len(self.inputs)} inputs ({', '.join(p.name for p in self.inputs)}): give a mapping from their names to arrays")
+                raise InputError(
+                    f"{self.source} has {len(self.inputs)} inputs ({', '.join(p.name for p in self.inputs)}): "
+                    "give a mapping from their names to arrays"
+                )
             data = {self.inputs[0].name: data}
         given = {str(name).removesuffix(":0"): value for name, value in data.items()}
         known = {p.name for p in self.inputs}
@@ -160,11 +180,15 @@ class Model:
         if rows == 0:
             raise InputError(f"{self.source} was built for batches of {batch} rows and has none to run on")
         if rows % batch and not all(_is_row_by_row(layer) for layer in self.layers):
-            raise InputError(f"{self.source} was built for batches of {batch} rows, whose scores may depend on each other: give {batch} rows, not {rows}")
+            raise InputError(
+                f"{self.source} was built for batches of {batch} rows, whose scores may depend on each other: give {batch} rows, not {rows}"
+            )
         parts = []
         for start in range(0, rows, batch):
             short = max(0, start + batch - rows)
-            filled = [np.concatenate([f[start : start + batch], np.repeat(f[-1:], short, axis=0)]) if b else f for f, b in zip(feeds, batched, strict=True)]
+            filled = [
+                np.concatenate([f[start : start + batch], np.repeat(f[-1:], short, axis=0)]) if b else f for f, b in zip(feeds, batched, strict=True)
+            ]
             parts.append([r[: batch - short] if r.ndim and r.shape[0] == batch else r for r in self._run(filled)])
         return [np.concatenate(column) if column[0].ndim else column[-1] for column in zip(*parts, strict=True)]
 
@@ -199,7 +223,9 @@ class Model:
             self._slots[port.tensor] = len(self._slots)
         missing = sorted({layer.op for layer in self.layers if layer.op not in OPS and layer.op not in KERNELS and layer.op != "ScaleShift"})
         if missing:
-            raise UnsupportedOps(f"{self.source} uses operators that this version of bnexport does not have: {', '.join(missing)}; install a newer one")
+            raise UnsupportedOps(
+                f"{self.source} uses operators that this version of bnexport does not have: {', '.join(missing)}; install a newer one"
+            )
         for layer in self.layers:
             self._slots[layer.name] = len(self._slots)
             for i in range(1, layer.outputs):

@@ -13,7 +13,9 @@ _NARROW = frozenset({"float32", "float16", "bfloat16"})
 
 def widened(program: Program) -> Program:
     """The same program, every floating-point number of which is float64."""
-    return Program([_port(p) for p in program.inputs], [_layer(layer) for layer in program.layers], [_port(p) for p in program.outputs], program.conversion)
+    return Program(
+        [_port(p) for p in program.inputs], [_layer(layer) for layer in program.layers], [_port(p) for p in program.outputs], program.conversion
+    )
 
 
 def _name(dtype: str) -> str:

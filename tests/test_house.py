@@ -17,7 +17,7 @@ LARGEST = 1_000_000
 # Written in pieces, so that this file may be looked through as well.
 OF_A_MACHINE = [
     re.compile(pattern.replace("~", ""))
-    for pattern in (r"/wo~rk/(?:main|shared)", r"/tm~p/\w", r"/ro~ot/", r"/ho~me/(?!someone/)\w", r"/Us~ers/\w", r"[A-Z]:\\Us~ers")
+    for pattern in (r"/wo~rk/(?:main|shared)", r"/tm~p/\w", r"/ro~ot/", r"/ho~me/(?!some)\w", r"/Us~ers/\w", r"[A-Z]:\\Us~ers")
 ]
 OF_A_REGISTRY = [
     re.compile(pattern.replace("~", "")) for pattern in (r"py~pi\.org", r"pytho~nhosted\.org", r"--index~-url", r"artif~actory", r"\bdev~pi\b")

@@ -10,13 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bnexport.checkpoint import open_checkpoint
-from bnexport.conversion import to_program
-from bnexport.options import Options
+from bnexport.conversion import to_program, to_unfolded
 from bnexport.errors import BadStatistics, BnexportError, IncompleteBundle, ScopeError, UsageError
 from bnexport.formats import read_bundle
 from bnexport.formats import write_bundle as write_out
+from bnexport.options import Options
 from bnexport.program import materialize
 from bnexport.runner import Model
+from bnexport.scopes import program_from_names
 
 DATA = Path(__file__).parents[1] / "fixtures" / "data"
 FACTS = {p.parent.name: json.loads(p.read_text()) for p in sorted(DATA.glob("*/fixture.json"))}
@@ -338,6 +339,16 @@ def test_batch_norms_go_to_the_layers_of_their_numbers(tmp_path):
     assert "bn2 behind W2, bn3 behind W3: their numbers agree" in program.conversion["assumed"]
 
 
+def test_long_networks_are_read_in_no_time(tmp_path):
+    """A search that tries all ways would not come back."""
+    few = {f"W{i}": kernel(4, 4, i) for i in range(1, 61)}
+    norms = {name: value for i in range(1, 41) for name, value in seed_norm(f"bn{i}", 4).items()}
+    program = to_program(forged(tmp_path, few | norms))
+    assert [len(layer.provenance["parts"]) for layer in program.layers] == [1] * 40 + [0] * 20
+    with pytest.raises(ScopeError, match="more than one order"):
+        to_program(forged(tmp_path, {f"{a}{b}/W": kernel(4, 4) for a in "abcde" for b in "vwxyz"}))
+
+
 def test_layers_and_batch_norms_counted_together_say_their_places(tmp_path):
     arrays = {}
     for i, role in enumerate(["W", "W", "bn", "W", "bn", "W"]):
@@ -485,8 +496,6 @@ class Fake:
 @settings(max_examples=15)
 @given(data=st.data())
 def test_the_order_in_which_names_are_listed_does_not_matter(name, data):
-    from bnexport.scopes import program_from_names
-
     with open_checkpoint(DATA / name / "model.ckpt") as checkpoint:
         order = data.draw(st.permutations(checkpoint.names()))
         program = program_from_names(Fake(checkpoint, order), Options(activation="relu"))
@@ -532,3 +541,10 @@ def test_any_names_give_a_network_or_an_error_of_ours(tmp_path_factory, shapes):
         for layer in program.layers:
             for array in layer.arrays.values():
                 assert materialize(array).shape == array.shape
+
+
+@pytest.mark.parametrize("name", ["no_meta_seed", "bn_after_activation", "bn_on_input", "half"])
+def test_unfolded_it_computes_the_same(name):
+    folded, unfolded = (make(DATA / name / FACTS[name]["prefix"], said(name)) for make in (to_program, to_unfolded))
+    assert [layer.op for layer in unfolded.layers].count("ScaleShift") == sum(layer["bn"] is not None for layer in FACTS[name]["layers"])
+    np.testing.assert_allclose(predict(folded, rows(name)), predict(unfolded, rows(name).astype(np.float64)), rtol=1e-5, atol=1e-6)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from bnexport.conversion import to_program
-from bnexport.options import Options
 from bnexport.errors import BadStatistics, CheckpointError, ScopeError
 from bnexport.formats import write_bundle
+from bnexport.options import Options
 from bnexport.runner import Model
 
 CORPUS = os.environ.get("BNEXPORT_CORPUS")

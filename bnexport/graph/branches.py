@@ -271,7 +271,9 @@ def _flags_of(graph: Graph, predicate: Ref) -> frozenset[str]:
 
 def _training_behind(graph: Graph, ref: Ref) -> str:
     """The name of a node just behind `ref` that is random or takes a statistic of the batch."""
-    return _nearby(graph, ref, ops.PASS_THROUGH | _ELEMENTWISE, lambda n: ops.is_random(n.op) or ops.in_training_mode(n)) or _nearby_statistic(graph, ref)
+    return _nearby(graph, ref, ops.PASS_THROUGH | _ELEMENTWISE, lambda n: ops.is_random(n.op) or ops.in_training_mode(n)) or _nearby_statistic(
+        graph, ref
+    )
 
 
 def _nearby(graph: Graph, ref: Ref, through: frozenset[str], wanted: Callable[[Node], bool]) -> str:

@@ -6,9 +6,10 @@ tf.nn.dropout has been written in three ways:
     1.13 to 2.x    x * (1 / (1 - rate)) * cast(uniform >= rate)
     later 2.x      select(uniform >= rate, x * (1 / (1 - rate)), 0)
 
-and people have written all of them by hand, with the scale before or behind the mask. What they share is a uniform number compared with a threshold, and
-a factor that makes up for it: factor × keep = 1. That product is what is checked here, numerically, so the way in which it is written does not matter.
-At inference dropout is the identity. A mask without its factor is left alone, and stops the conversion as any random operator does.
+and people have written all of them by hand, with the scale before or behind the mask. What they share is a uniform number
+compared with a threshold, and a factor that makes up for it: factor × keep = 1. That product is what is checked here, numerically, so the way in
+which it is written does not matter. At inference dropout is the identity. A mask without its factor is left alone, and stops the conversion as any
+random operator does.
 """
 
 from collections.abc import Iterator
@@ -39,7 +40,7 @@ class Dropout:
 def remove_dropout(live: Live) -> list[Dropout]:
     """Puts the input of every dropout in place of its output."""
     users = live.consumers()
-    removed = []
+    removed: list[Dropout] = []
     starts = [n for n in live.graph.nodes.values() if "RandomUniform" in n.op or n.op == "StatefulUniform"]
     for start in starts:
         for mask, threshold, keeps_below in _masks(live, users, Ref(start.name)):

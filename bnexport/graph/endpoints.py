@@ -145,7 +145,11 @@ class _Search:
     def _walk(self) -> None:
         """Follows data from all sources forward, noting for each node what it depends on and whether weights have touched it."""
         live = self.live
-        start = [n for n in live.graph.nodes.values() if n.name in live.sources or ops.is_source(n) or (n.op == "PlaceholderWithDefault" and live.resolve(Ref(n.name)) == Ref(n.name))]
+        start = [
+            n
+            for n in live.graph.nodes.values()
+            if n.name in live.sources or ops.is_source(n) or (n.op == "PlaceholderWithDefault" and live.resolve(Ref(n.name)) == Ref(n.name))
+        ]
         reached: dict[str, Node] = {}
         stack = []
         by_node: dict[str, list[Ref]] = {}
@@ -206,7 +210,11 @@ class _Search:
         found = set()
         for name in self.network:
             node = self.live.graph.nodes[name]
-            if (node.op in ops.REDUCTIONS or node.op in ("L2Loss", "AddN")) and self._reduces_batch(node) and not (self._downstream({name}) - {name}) & self._weighted:
+            if (
+                (node.op in ops.REDUCTIONS or node.op in ("L2Loss", "AddN"))
+                and self._reduces_batch(node)
+                and not (self._downstream({name}) - {name}) & self._weighted
+            ):
                 found.add(name)
         return found
 
@@ -418,7 +426,11 @@ class _Search:
 
     def authors_name(self, ref: Ref) -> Ref:
         """The name that the graph's author gave an output: that of the last of the identities behind it that nothing else takes."""
-        named = [n for n in self.live.graph.nodes.values() if n.op == "Identity" and not _belongs_to_training(n) and not self.live.is_dead(n.name) and self.live.resolve(Ref(n.name)) == ref]
+        named = [
+            n
+            for n in self.live.graph.nodes.values()
+            if n.op == "Identity" and not _belongs_to_training(n) and not self.live.is_dead(n.name) and self.live.resolve(Ref(n.name)) == ref
+        ]
         taken = {r.node for n in self.live.graph.nodes.values() for r in n.inputs if not _belongs_to_training(n) and not ops.is_summary(n.op)}
         final = [n for n in named if n.name not in taken]
         return Ref(final[0].name) if len(final) == 1 else ref

@@ -96,14 +96,17 @@ def _write_body(graph: Graph, function: str, prefix: str, arguments: list[Ref], 
     definition = graph.functions[function]
     signature = definition.signature
     if any(a.number_attr or a.type_list_attr for a in signature.input_arg):
-        raise UnsupportedOps(f"{graph.source}: the function {function!r} called by {prefix!r} takes a list as one argument, which bnexport does not convert")
+        raise UnsupportedOps(
+            f"{graph.source}: the function {function!r} called by {prefix!r} takes a list as one argument, which bnexport does not convert"
+        )
     known = dict(zip((a.name for a in signature.input_arg), arguments, strict=True))
     operators = {n.name: n.op for n in definition.node_def}
 
     def resolve(text: str) -> Ref:
         name, _, rest = text.partition(":")
         if name in known and not rest:
-            return known[name]
+            given: Ref = known[name]
+            return given
         argument, _, index = rest.partition(":")
         return Ref(f"{prefix}/{name}", _output_number(graph, operators[name], argument, int(index or 0)))
 
@@ -127,4 +130,3 @@ def _output_number(graph: Graph, op: str, argument: str, index: int) -> int:
         return names.index(argument) if argument in names else index
     names = list(_OUTPUT_ARGUMENTS.get(op, ()))
     return names.index(argument) if argument in names else index
-

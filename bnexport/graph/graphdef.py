@@ -139,8 +139,10 @@ def topological(graph: Graph, roots: Iterable[str], inputs_of: Any = None) -> li
         node = graph.node(name)
         for ref in reversed(node.inputs if inputs_of is None else inputs_of(node)):
             if ref.node in open_:
-                raise GraphError(f"{graph.source}: the node {name!r} ({node.op}) is part of a loop (tf.while_loop or dynamic_rnn), which bnexport does not "
-                                 "convert: build the network with a static number of steps, or name outputs before the loop with --output")
+                raise GraphError(
+                    f"{graph.source}: the node {name!r} ({node.op}) is part of a loop (tf.while_loop or dynamic_rnn), which bnexport does not "
+                    "convert: build the network with a static number of steps, or name outputs before the loop with --output"
+                )
             if ref.node not in done:
                 stack.append((ref.node, False))
     return order

@@ -46,7 +46,8 @@ class Inference:
         """The network's inputs."""
         shapes = self.shapes
         return [
-            Port(name, self.lowered.tensors[ref], shapes.input_shapes.get(ref, shapes.of(ref)), shapes.dtype(ref).name) for ref, name in self.inputs.items()
+            Port(name, self.lowered.tensors[ref], shapes.input_shapes.get(ref, shapes.of(ref)), shapes.dtype(ref).name)
+            for ref, name in self.inputs.items()
         ]
 
     def output_ports(self, tensors: list[str]) -> list[Port]:
@@ -90,7 +91,7 @@ def read_inference(location: Location, options: Options) -> Inference:
 
 
 def record(inference: Inference, options: Options) -> dict[str, Any]:
-    """How a network came about, as JSON values: the files, what was set and why, what was left out or put in place of something else, and warnings."""
+    """How a network came about, as JSON values: files, what was set and why, what was left out or put in place of something else, warnings."""
     live, graph = inference.live, inference.live.graph
     location = live.variables.checkpoint.location
     used = live.used_replacements(inference.order)
@@ -115,7 +116,9 @@ def record(inference: Inference, options: Options) -> dict[str, Any]:
         entries["averages"] = {"of": available, "taken": options.averages}
     if inference.shapes.batch is not None:
         entries["batch"] = inference.shapes.batch
-        entries["warnings"].append(f"the network is built for batches of {inference.shapes.batch} rows: a smaller one is filled up, and the added rows' scores dropped")
+        entries["warnings"].append(
+            f"the network is built for batches of {inference.shapes.batch} rows: a smaller one is filled up, and the added rows' scores dropped"
+        )
     return entries
 
 

@@ -1,4 +1,7 @@
-"""The part of a graph that inference runs: every reference followed through identities, decided conditions and what was put in place of training's parts."""
+"""The part of a graph that inference runs.
+
+Every reference is followed through identities, decided conditions and what was put in place of training's parts.
+"""
 
 from collections.abc import Iterable
 from typing import Any
@@ -172,7 +175,10 @@ class Live:
         return self._predicates[predicate]
 
     def _known(self, ref: Ref) -> NDArray | None:
-        """A condition's value where it has one; None where it depends on data, or on what bnexport does not have (a saver's file names, another model's variables)."""
+        """A condition's value where it has one.
+
+        None where it depends on data, or on what bnexport does not have: a saver's file names, another model's variables.
+        """
         if self.is_dynamic(ref):
             return None
         try:

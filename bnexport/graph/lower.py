@@ -256,9 +256,9 @@ class _Lowering:
         if node.op in _QUOTIENTS:
             with np.errstate(divide="ignore"):
                 value = 1.0 / value
+        parts = [affine_part(self.live, node, other, multiplies=node.op not in _SUMS)]
         if not np.isfinite(value.astype(self.shapes.dtype(result))).all():
             return None  # a mask of infinities, or a number that only the operator itself can divide by
-        parts = [affine_part(self.live, node, other, multiplies=node.op not in _SUMS)]
         if node.op not in _SUMS:
             return self._scale_shift(node, data, value, zero, parts)
         if node.op == "Sub" and data == refs[1]:

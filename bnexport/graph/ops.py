@@ -3,8 +3,8 @@
 from bnexport.graph.graphdef import Node
 
 PASS_THROUGH = frozenset(
-    {"Identity", "RefIdentity", "StopGradient", "PreventGradient", "CheckNumerics", "CheckNumericsV2", "Snapshot", "EnsureShape", "PlaceholderWithDefault",
-     "DebugIdentity", "DebugIdentityV2", "ReadVariableOp", "DeepCopy", "GuaranteeConst"}
+    {"Identity", "RefIdentity", "StopGradient", "PreventGradient", "CheckNumerics", "CheckNumericsV2", "Snapshot", "EnsureShape",
+     "PlaceholderWithDefault", "DebugIdentity", "DebugIdentityV2", "ReadVariableOp", "DeepCopy", "GuaranteeConst"}
 )  # fmt: skip
 SWITCHES = frozenset({"Switch", "RefSwitch"})
 MERGES = frozenset({"Merge", "RefMerge"})
@@ -18,11 +18,14 @@ REDUCTIONS = frozenset({"Mean", "Sum", "Max", "Min", "Prod", "All", "Any", "Eucl
 _DATA_SOURCES = frozenset(
     {"QueueDequeue", "QueueDequeueV2", "QueueDequeueMany", "QueueDequeueManyV2", "QueueDequeueUpTo", "QueueDequeueUpToV2", "IteratorGetNext",
      "IteratorGetNextSync", "IteratorGetNextAsOptional", "ReaderRead", "ReaderReadV2", "ReaderReadUpTo", "ReaderReadUpToV2", "Unstage", "StagePeek",
-     "ParseExample", "ParseExampleV2", "ParseSingleExample", "ParseSequenceExample", "DecodeRaw", "DecodeJpeg", "DecodePng", "DecodeImage", "DecodeCSV", "RecvTPUEmbeddingActivations"}
+     "ParseExample", "ParseExampleV2", "ParseSingleExample", "ParseSequenceExample", "DecodeRaw", "DecodeJpeg", "DecodePng", "DecodeImage",
+     "DecodeCSV", "RecvTPUEmbeddingActivations"}
 )  # fmt: skip
 _RANDOM_PREFIXES = ("Random", "StatelessRandom", "StatelessTruncatedNormal", "StatelessMultinomial", "StatefulUniform", "StatefulStandardNormal",
-                    "StatefulTruncatedNormal", "StatefulRandomBinomial", "TruncatedNormal", "ParameterizedTruncatedNormal", "Multinomial", "StatelessParameterized")  # fmt: skip
-_ASSIGN_PREFIXES = ("Assign", "ScatterUpdate", "ScatterAdd", "ScatterSub", "ResourceScatter", "Apply", "ResourceApply", "SparseApply", "ResourceSparseApply")
+                    "StatefulTruncatedNormal", "StatefulRandomBinomial", "TruncatedNormal", "ParameterizedTruncatedNormal", "Multinomial",
+                    "StatelessParameterized")  # fmt: skip
+_ASSIGN_PREFIXES = ("Assign", "ScatterUpdate", "ScatterAdd", "ScatterSub", "ResourceScatter", "Apply", "ResourceApply", "SparseApply",
+                    "ResourceSparseApply")  # fmt: skip
 
 
 def is_random(op: str) -> bool:
@@ -42,7 +45,11 @@ def is_source(node: Node) -> bool:
 
 def is_summary(op: str) -> bool:
     """Whether an operator only reports: summaries, prints, assertions, histograms."""
-    return "Summary" in op or op in {"Print", "PrintV2", "Assert", "HistogramFixedWidth", "Timestamp", "PyFunc", "EagerPyFunc", "PyFuncStateless"} or op.startswith("Debug")
+    return (
+        "Summary" in op
+        or op in {"Print", "PrintV2", "Assert", "HistogramFixedWidth", "Timestamp", "PyFunc", "EagerPyFunc", "PyFuncStateless"}
+        or op.startswith("Debug")
+    )
 
 
 def in_training_mode(node: Node) -> bool:

@@ -1,7 +1,7 @@
 """Which variables a folded number came from, and in which role: read off the expression that the graph computes it by.
 
-The variance is what stands under a square root, epsilon the number added to it there, gamma what the root's inverse is multiplied by, the mean what is
-subtracted before, beta what is added after. No name is looked at.
+The variance is what stands under a square root, epsilon the number added to it there, gamma what the root's inverse is multiplied by, the mean what
+is subtracted before, beta what is added after. No name is looked at.
 """
 
 from collections.abc import Iterable
@@ -97,7 +97,10 @@ def check_statistics(live: Live, part: dict[str, Any]) -> None:
         if not np.isfinite(values).all():
             raise BadStatistics(f"{where} holds values that are NaN or infinite: the checkpoint was saved from a training that had diverged")
         if role == "variance" and values.size and values.min() < 0:
-            raise BadStatistics(f"{where} is negative ({values.min():g} at index {int(values.argmin())}): no batch norm has such a variance; the checkpoint is damaged or was edited")
+            raise BadStatistics(
+                f"{where} is negative ({values.min():g} at index {int(values.argmin())}): no batch norm has such a variance; "
+                "the checkpoint is damaged or was edited"
+            )
 
 
 def by_key(live: Live, provenance: dict[str, Any]) -> dict[str, Any]:

@@ -22,8 +22,9 @@ _OPEN_SIZES = (96, 128)  # for an image's height or width that the graph leaves 
 _KEPT_BYTES = 1 << 16  # constants whose values shape rules may want are small
 
 _MAY_SATURATE = frozenset(
-    {"Minimum", "Maximum", "FloorDiv", "FloorMod", "Mod", "TruncateDiv", "TruncateMod", "Div", "RealDiv", "Floor", "Ceil", "Round", "Cast", "Equal", "NotEqual",
-     "Less", "LessEqual", "Greater", "GreaterEqual", "ClipByValue", "Sign", "Min", "Max", "Pow", "Sqrt", "LogicalAnd", "LogicalOr", "LogicalNot"}
+    {"Minimum", "Maximum", "FloorDiv", "FloorMod", "Mod", "TruncateDiv", "TruncateMod", "Div", "RealDiv", "Floor", "Ceil", "Round", "Cast", "Equal",
+     "NotEqual", "Less", "LessEqual", "Greater", "GreaterEqual", "ClipByValue", "Sign", "Min", "Max", "Pow", "Sqrt", "LogicalAnd", "LogicalOr",
+     "LogicalNot"}
 )  # fmt: skip
 
 _WIDENED = {"float16": "float32", "bfloat16": "float32"}
@@ -38,8 +39,8 @@ def computed_dtype(name: str) -> str:
 class Shapes:
     """What two probes found: for each reference its two `Abstract`s.
 
-    `batch` is the size that the graph was built for, where it cannot be generalised. `unsure` are values that came out equal though what they were computed
-    from did not, by an operator that may well give something else for a third size (a minimum, a quotient): they are no constants.
+    `batch` is the size that the graph was built for, where it cannot be generalised. `unsure` are values that came out equal though what they were
+    computed from did not, by an operator that may well give something else for a third size (a minimum, a quotient): they are no constants.
     """
 
     found: dict[Ref, tuple[Abstract, Abstract]] = field(default_factory=dict)
@@ -63,14 +64,18 @@ class Shapes:
     def constant(self, ref: Ref) -> "np.ndarray[Any, Any] | None":
         """The value, where it depends on fixed sizes only."""
         first, second = self.found[ref]
-        if ref in self.unsure or first.value is None or second.value is None or first.shape != second.shape or not np.array_equal(first.value, second.value):
+        if (
+            ref in self.unsure
+            or first.value is None
+            or second.value is None
+            or first.shape != second.shape
+            or not np.array_equal(first.value, second.value)
+        ):
             return None
         return first.value
 
 
-def follow(
-    live: Live, inputs: Mapping[str, Ref], outputs: Sequence[Ref], order: Sequence[str], given: Mapping[str, Sequence[int | None]]
-) -> Shapes:
+def follow(live: Live, inputs: Mapping[str, Ref], outputs: Sequence[Ref], order: Sequence[str], given: Mapping[str, Sequence[int | None]]) -> Shapes:
     """Follows shapes from the inputs through the nodes of `order`, which end in `outputs`.
 
     Args:
@@ -98,7 +103,9 @@ def follow(
         return shapes
 
 
-def _probe_twice(live: Live, declared: Mapping[Ref, tuple[int | None, ...]], order: Sequence[str], sizes: tuple[int, int], baked: int | None) -> Shapes:
+def _probe_twice(
+    live: Live, declared: Mapping[Ref, tuple[int | None, ...]], order: Sequence[str], sizes: tuple[int, int], baked: int | None
+) -> Shapes:
     probes = [_probe(live, declared, order, size, open_, baked) for size, open_ in zip(sizes, _OPEN_SIZES, strict=True)]
     shapes = Shapes({ref: (probes[0][ref], probes[1][ref]) for ref in probes[0] if ref in probes[1]})
     for ref, shape in declared.items():
@@ -119,7 +126,9 @@ def _differs(found: tuple[Abstract, Abstract]) -> bool:
     return first.value is not None and second.value is not None and not np.array_equal(first.value, second.value)
 
 
-def _probe(live: Live, declared: Mapping[Ref, tuple[int | None, ...]], order: Sequence[str], batch: int, open_: int, baked: int | None) -> dict[Ref, Abstract]:
+def _probe(
+    live: Live, declared: Mapping[Ref, tuple[int | None, ...]], order: Sequence[str], batch: int, open_: int, baked: int | None
+) -> dict[Ref, Abstract]:
     found: dict[Ref, Abstract] = {}
     for ref, shape in declared.items():
         first = (batch,) if shape and (shape[0] is None or shape[0] == baked) else shape[:1]
@@ -145,8 +154,8 @@ def _probe(live: Live, declared: Mapping[Ref, tuple[int | None, ...]], order: Se
 def _reshape_target(operands: Sequence[Abstract], batch: int, baked: int) -> Abstract:
     """A target shape that was built for the batch size `baked`, for a batch of another size.
 
-    A reshape is row-major, so that a first dimension that is a multiple of the batch may be scaled with it. Where that is no reshape, the rule for Reshape
-    says so, and the network keeps its batch size.
+    A reshape is row-major, so that a first dimension that is a multiple of the batch may be scaled with it. Where that is no reshape, the rule for
+    Reshape says so, and the network keeps its batch size.
     """
     data, target = operands
     if target.value is None or not target.value.size or not data.shape or data.shape[0] % batch:
@@ -201,7 +210,11 @@ def input_dtype(live: Live, ref: Ref) -> str:
     """
     node = live.graph.nodes[ref.node]
     listed = node.attrs.get("component_types") or node.attrs.get("output_types") or node.attrs.get("Tdense")
-    name = str(listed[ref.output]) if listed and ref.output < len(listed) else str(node.attrs.get("dtype", node.attrs.get("out_type", node.attrs.get("DstT", node.attrs.get("T", "float32")))))
+    name = (
+        str(listed[ref.output])
+        if listed and ref.output < len(listed)
+        else str(node.attrs.get("dtype", node.attrs.get("out_type", node.attrs.get("DstT", node.attrs.get("T", "float32")))))
+    )
     if name in ("object", "resource", "variant"):
         raise UnsupportedOps(
             f"{live.graph.source}: the input {str(ref)!r} takes {'text' if name == 'object' else name}, which bnexport does not evaluate; "

@@ -1,13 +1,13 @@
 """Moving statistics put in place of the batch's, in graphs that were saved from training.
 
-A graph built with is_training=True has no inference branch: batch norm normalises with the mean and variance of the batch, and the moving statistics are
-only written. They are found through what writes them: an assignment
+A graph built with is_training=True has no inference branch: batch norm normalises with the mean and variance of the batch, and the moving statistics
+are only written. They are found through what writes them: an assignment
 
     V ← V - (V - batch) * (1 - decay)      AssignMovingAvg, ExponentialMovingAverage, Keras, slim
     V ← V * decay + batch * (1 - decay)    hand-written
 
-is linear in the batch statistic, so walking back from the written value through additions and through multiplications by constants, past V itself, ends at
-the statistic that V is the average of. Wherever inference takes that statistic, it now takes V.
+is linear in the batch statistic, so walking back from the written value through additions and through multiplications by constants, past V itself,
+ends at the statistic that V is the average of. Wherever inference takes that statistic, it now takes V.
 """
 
 from dataclasses import dataclass
@@ -33,8 +33,8 @@ def use_moving_statistics(live: Live, choice: str = "auto") -> list[Replacement]
     """Puts moving averages in place of batch statistics; gives what was replaced (which need not be on the inference path).
 
     Args:
-        choice: "moving" or "batch" for all; "auto" for moving, except where all data comes through placeholders of a fixed batch size: what such a graph
-            computes is a function of that one batch, which can be evaluated as it stands.
+        choice: "moving" or "batch" for all; "auto" for moving, except where all data comes through placeholders of a fixed batch size: what such a
+            graph computes is a function of that one batch, which can be evaluated as it stands.
     """
     if choice == "batch":
         return []
@@ -50,8 +50,8 @@ def averages(live: Live) -> dict[Ref, str]:
         if node.op not in _UPDATES or len(node.inputs) < 2:
             continue
         variable = _variable_of(live, node.inputs[0])
-        if variable is None:
-            continue
+        if variable is None or live.variables.array(live.graph.nodes[variable]).shape == ():
+            continue  # (a scalar follows a loss)
         updates.append((variable, node.inputs[1]))
         for statistic in _averaged(live, node.inputs[1], variable):
             found.setdefault(statistic, variable)
@@ -85,7 +85,9 @@ def _batch_is_fixed(live: Live, statistic: Ref) -> bool:
     """Whether a statistic is taken over a batch that is fed, of a size that the graph fixes."""
     names = topological(live.graph, [statistic.node], live.inputs)
     fed = [live.graph.nodes[n] for n in names if ops.is_source(live.graph.nodes[n])]
-    shapes = [(n.attrs.get("_output_shapes") or [n.attrs.get("shape")])[0] for n in fed if n.op in ops.PLACEHOLDERS and n.attrs.get("dtype") != "bool"]
+    shapes = [
+        (n.attrs.get("_output_shapes") or [n.attrs.get("shape")])[0] for n in fed if n.op in ops.PLACEHOLDERS and n.attrs.get("dtype") != "bool"
+    ]
     return len(shapes) > 0 and all(shape and shape[0] is not None for shape in shapes if shape != []) and all(n.op in ops.PLACEHOLDERS for n in fed)
 
 
@@ -174,4 +176,8 @@ def batch_statistics(live: Live, roots: list[str]) -> list[str]:
     """The nodes among the ancestors of `roots` that take statistics over the batch, so that scores depend on what is in it."""
     names = topological(live.graph, roots, live.inputs)
     nodes = (live.graph.nodes[name] for name in names)
-    return [n.name for n in nodes if ops.in_training_mode(n) or (n.op in ("Mean", "Sum") and live.is_dynamic(Ref(n.name)) and len(n.inputs) == 2 and 0 in _axes(live, n))]
+    return [
+        n.name
+        for n in nodes
+        if ops.in_training_mode(n) or (n.op in ("Mean", "Sum") and live.is_dynamic(Ref(n.name)) and len(n.inputs) == 2 and 0 in _axes(live, n))
+    ]

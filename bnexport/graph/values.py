@@ -13,8 +13,8 @@ _DTYPES = {
 }  # fmt: skip
 
 _VALUES = {
-    "float32": "float_val", "float64": "double_val", "int32": "int_val", "uint8": "int_val", "int16": "int_val", "int8": "int_val", "uint16": "int_val",
-    "object": "string_val", "int64": "int64_val", "bool": "bool_val", "uint32": "uint32_val", "uint64": "uint64_val",
+    "float32": "float_val", "float64": "double_val", "int32": "int_val", "uint8": "int_val", "int16": "int_val", "int8": "int_val", "uint16":
+    "int_val", "object": "string_val", "int64": "int64_val", "bool": "bool_val", "uint32": "uint32_val", "uint64": "uint64_val",
 }  # fmt: skip
 
 
@@ -78,7 +78,12 @@ def decode_attribute(message: Any) -> Any:
     if kind == "tensor":
         return decode_tensor(value)
     if kind == "list":
-        for part, decode in (("s", lambda s: s.decode("utf-8", "backslashreplace")), ("type", dtype_name), ("shape", decode_shape), ("tensor", decode_tensor)):
+        for part, decode in (
+            ("s", lambda s: s.decode("utf-8", "backslashreplace")),
+            ("type", dtype_name),
+            ("shape", decode_shape),
+            ("tensor", decode_tensor),
+        ):
             if len(getattr(value, part)):
                 return [decode(v) for v in getattr(value, part)]
         return list(value.i) or list(value.f) or list(value.b) or list(value.func)

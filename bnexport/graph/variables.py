@@ -65,13 +65,14 @@ class Variables:
         info = self.checkpoint.info(saved.key)
         shape = tuple(length for _, length in saved.part) if saved.part else info.shape
         declared = node.attrs.get("shape")
-        if declared is not None and (len(declared) != len(shape) or any(d not in (None, s) for d, s in zip(declared, shape, strict=True))):
-            # An empty shape attribute also stands for "not known": TensorFlow writes it so for validate_shape=False.
-            if declared or _shape_is_known(node):
-                raise ContradictoryGraph(
-                    f"{self.graph.source} gives the variable {node.name!r} the shape {declared}, but {self.checkpoint.prefix} holds {list(shape)} "
-                    f"under {saved.key!r}: the two files do not belong together"
-                )
+        # An empty shape attribute also stands for "not known": TensorFlow writes it so for validate_shape=False.
+        sizes = declared or []
+        known = declared is not None and (bool(sizes) or _shape_is_known(node))
+        if known and (len(sizes) != len(shape) or any(d not in (None, s) for d, s in zip(sizes, shape, strict=True))):
+            raise ContradictoryGraph(
+                f"{self.graph.source} gives the variable {node.name!r} the shape {declared}, but {self.checkpoint.prefix} holds {list(shape)} "
+                f"under {saved.key!r}: the two files do not belong together"
+            )
         if saved.part is None:
             return self.checkpoint.stored(saved.key)
         whole = self.checkpoint.read(saved.key)
@@ -87,14 +88,14 @@ class Variables:
 
 def _shape_is_known(node: Node) -> bool:
     shapes = node.attrs.get("_output_shapes")
-    return node.op != "VarHandleOp" and bool(shapes) and shapes[0] is not None
+    return node.op != "VarHandleOp" and isinstance(shapes, list) and bool(shapes) and shapes[0] is not None
 
 
 def _restored_variables(graph: Graph, checkpoint: Checkpoint) -> dict[str, Saved]:
     """For each variable node: the key that a saver of the graph restores it from.
 
-    The saver that wrote the graph comes first; of others (a second saver for averages, say) one counts only for what the first does not restore, and only
-    where the checkpoint holds its keys.
+    The saver that wrote the graph comes first; of others (a second saver for averages, say) one counts only for what the first does not restore, and
+    only where the checkpoint holds its keys.
     """
     own = _run_by(graph, graph.restore_op)
     assignments = [n for n in graph.nodes.values() if n.op in ("Assign", "AssignVariableOp") and len(n.inputs) >= 2]

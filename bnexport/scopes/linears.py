@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 from bnexport.scopes.names import Path, natural_key, tokens
@@ -11,7 +12,7 @@ _TRANSPOSED = frozenset({"transpose", "transposed", "deconv", "conv2dtranspose",
 _DEPTHWISE = frozenset({"depthwise"})
 
 
-@dataclass(slots=True)
+@dataclass
 class Linear:
     """A kernel with its bias.
 
@@ -31,8 +32,9 @@ class Linear:
     owns_scope: bool
     bias_by_order: bool = False
 
-    @property
+    @cached_property
     def op(self) -> str:
+        """The operator of the bundle's layer, by the kernel's rank and the words of its name."""
         if len(self.kernel.info.shape) == 2:
             return "Dense"
         words = {word for part in self.kernel.path for word in tokens(part)}
@@ -40,13 +42,13 @@ class Linear:
             return "DepthwiseConv2D"
         return "Conv2DTranspose" if _TRANSPOSED & words else "Conv2D"
 
-    @property
+    @cached_property
     def ins(self) -> int:
         """Input features, or input channels."""
         shape = self.kernel.info.shape
         return shape[-1] if self.op == "Conv2DTranspose" else shape[-2]
 
-    @property
+    @cached_property
     def outs(self) -> int:
         """Output features, or output channels."""
         shape = self.kernel.info.shape
@@ -54,6 +56,7 @@ class Linear:
 
     @property
     def label(self) -> str:
+        """Its name and sizes, for a message."""
         return f"{self.name} ({self.ins} → {self.outs})"
 
 

@@ -1,6 +1,7 @@
 """How names of variables are taken apart: components, tokens, and the order that their numbers say."""
 
 import re
+from functools import lru_cache
 
 Path = tuple[str, ...]
 
@@ -14,6 +15,7 @@ def components(name: str) -> Path:
     return tuple(name.split("/"))
 
 
+@lru_cache(maxsize=1 << 14)
 def tokens(component: str) -> tuple[str, ...]:
     """The words and numbers of a component in lower case: `weightsOut` and `weights_out` are both `weights`, `out`; `W1_a` is `w`, `1`, `a`."""
     return tuple(token.lower() for token in _TOKEN.findall(component))
@@ -24,6 +26,7 @@ def without_conditions(path: Path) -> Path:
     return tuple(part for part in path if not _CONDITION.fullmatch(part))
 
 
+@lru_cache(maxsize=1 << 14)
 def _pieces(component: str) -> tuple[tuple[str, int], ...]:
     """Texts, each with the number that follows it: `W10_a` is `("W", 10), ("a", -1)`, and `dense`, without a number, comes before `dense_1`."""
     chunks = _NUMBER.split(component)

@@ -7,8 +7,8 @@ from bnexport.scopes.names import common_scope, precedes, tokens
 
 _FIRST = frozenset({"input", "stem", "first"})
 _LAST = frozenset({"out", "output", "outputs", "logit", "logits", "pred", "prediction", "predictions", "softmax", "final", "last"})
-_STEPS = 20_000
-"""How many placements are tried before an order counts as not to be found."""
+_STEPS = 200_000
+"""How often a layer is tried in a place, beyond what a chain in the order of its numbers takes, before an order counts as not to be found."""
 
 
 def follows(first: Linear, second: Linear) -> bool:
@@ -34,17 +34,17 @@ def chains(layers: Sequence[Linear], *, by_name: bool, most: int = 2) -> list[li
     placed: list[int] = []
     used: set[int] = set()
     tries = [iter(range(len(layers)))]
-    steps = 0
-    while tries and len(found) < most and steps < _STEPS:
+    steps = _STEPS + 4 * len(layers) ** 2
+    while tries and len(found) < most and steps:
+        steps -= 1
         i = next(tries[-1], -1)
         if i < 0:
             tries.pop()
             if placed:
                 used.remove(placed.pop())
             continue
-        if i in used or not before[i] <= used or (placed and not follows(layers[placed[-1]], layers[i])):
+        if i in used or (placed and not follows(layers[placed[-1]], layers[i])) or not before[i] <= used:
             continue
-        steps += 1
         if len(placed) + 1 == len(layers):
             found.append([*(layers[k] for k in placed), layers[i]])
             continue

@@ -13,6 +13,8 @@ from bnexport.scopes.names import common_scope, last_number, listed, precedes, t
 from bnexport.scopes.norms import Norm
 
 _NORM_WORDS = frozenset({"bn", "batch", "norm", "batchnorm", "normalization", "batchnormalization", "batchnormalize"})
+_STEPS = 200_000
+"""How often a batch norm is tried in a place before the search ends."""
 _READINGS = 50
 """How many readings are looked at before there are simply too many."""
 
@@ -139,7 +141,7 @@ def _place_by_width(prefix: object, result: Placement, norms: Sequence[Norm], ch
     else:
         whole_numbering = by_number if len(by_number) == len(norms) else None
         counted = _counted(norms, free, chain)
-        likely = [r for r in (whole_numbering, counted) if r is not None and r in readings]
+        likely = [r for r in (whole_numbering, counted) if r is not None and _is_reading(r, norms, chain)]
         if not likely or any(r != likely[0] for r in likely):
             raise ScopeError(_ambiguous(prefix, chain, norms, readings))
         chosen = likely[0]
@@ -156,10 +158,14 @@ Reading = dict[int, int]
 def _readings(norms: Sequence[Norm], chain: Sequence[Linear], free: Sequence[int]) -> list[Reading]:
     """All ways to put batch norms in places of their width, in the order of their numbers; not more than a few dozen."""
     options = [[place for place in free if fits(norm, chain, place)] for norm in norms]
+    if _are_ordered(norms):
+        options = _between(options)
     found: list[Reading] = []
     chosen: list[int] = []
     tries = [iter(options[0])]
-    while tries and len(found) < _READINGS:
+    steps = _STEPS
+    while tries and len(found) < _READINGS and steps:
+        steps -= 1
         place = next(tries[-1], None)
         if place is None:
             tries.pop()
@@ -174,6 +180,37 @@ def _readings(norms: Sequence[Norm], chain: Sequence[Linear], free: Sequence[int
         chosen.append(place)
         tries.append(iter(options[len(chosen)]))
     return found
+
+
+def _is_reading(reading: Reading, norms: Sequence[Norm], chain: Sequence[Linear]) -> bool:
+    places = [reading[i] for i in range(len(norms))]
+    apart = len(set(places)) == len(places)
+    return apart and all(fits(norm, chain, places[i]) and _in_order(norms, places[:i], places[i]) for i, norm in enumerate(norms))
+
+
+def _are_ordered(norms: Sequence[Norm]) -> bool:
+    """Whether numbers say of each batch norm that it comes before the next."""
+    return all(precedes(a.path, b.path) for a, b in pairwise(norms))
+
+
+def _between(options: list[list[int]]) -> list[list[int]]:
+    """Of the places of batch norms whose order is known, those that leave a place for each one before and after."""
+    earliest, latest = _greedy(options), _greedy([[-place for place in reversed(places)] for places in reversed(options)])
+    if earliest is None or latest is None:
+        return [[] for _ in options]
+    last = [-place for place in reversed(latest)]
+    return [[p for p in places if first <= p <= end] for places, first, end in zip(options, earliest, last, strict=True)]
+
+
+def _greedy(options: list[list[int]]) -> list[int] | None:
+    """The first increasing choice of one place of each list."""
+    chosen: list[int] = []
+    for places in options:
+        place = next((p for p in places if not chosen or p > chosen[-1]), None)
+        if place is None:
+            return None
+        chosen.append(place)
+    return chosen
 
 
 def _in_order(norms: Sequence[Norm], chosen: Sequence[int], place: int) -> bool:
@@ -201,8 +238,7 @@ def _numbered(norms: Sequence[Norm], chain: Sequence[Linear], free: Sequence[int
 def _counted(norms: Sequence[Norm], free: Sequence[int], chain: Sequence[Linear]) -> Reading | None:
     """The first batch norm behind the first layer and so on, where numbers order them and there is one for each layer, or each but the last."""
     behind = [place for place in free if place > 0]
-    ordered = all(precedes(a.path, b.path) for a, b in pairwise(norms))
-    if not ordered or len(norms) not in (len(behind), len(behind) - (len(chain) in behind)):
+    if not _are_ordered(norms) or len(norms) not in (len(behind), len(behind) - (len(chain) in behind)):
         return None
     return dict(enumerate(behind[: len(norms)]))
 

@@ -29,19 +29,22 @@ _BARRIER = "not known"
 """Stands for what names do not tell (an activation, pooling, flattening) while folding, so that nothing is folded across it."""
 
 
-def program_from_names(checkpoint: Checkpoint, options: "Options") -> Program:
-    """The network that the names and shapes of a checkpoint's variables make up, folded; only vectors are read here.
+def program_from_names(checkpoint: Checkpoint, options: "Options", *, folded: bool = True) -> Program:
+    """The network that the names and shapes of a checkpoint's variables make up; only vectors are read here.
 
     What names cannot tell comes from `options` (`activation`, `bn_after_activation`, `epsilon`, `order`), or is assumed and noted in the record.
     Where the activation is not known, or the network has convolutions, the weights are there all the same, and the record's `incomplete` says what is
     missing.
+
+    Args:
+        folded: False to leave batch norms (`ScaleShift` layers) and activations as layers of their own.
 
     Raises:
         ScopeError: the names have no reading as a network, or more than one.
         BadStatistics: a moving variance is negative, or a weight of a batch norm is not finite.
         UsageError: an option names what is not there.
     """
-    return _Walk(checkpoint, options).program()
+    return _Walk(checkpoint, options).program(folded=folded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,7 @@ class _Walk:
 
     # ---- the network
 
-    def program(self) -> Program:
+    def program(self, *, folded: bool) -> Program:
         chain = self.choice.chain
         self.convolutional = any(layer.op != "Dense" for layer in chain)
         known = self.options.activation is not None
@@ -107,11 +110,12 @@ class _Walk:
             if not last and self.convolutional:
                 self._add_barrier()
         network = Network(self.layers, self.shapes, [self.tensor])
-        unfolded = fold(network, self.dtype)
+        unfolded = fold(network, self.dtype) if folded else []
         for barrier in [layer for layer in network.layers if layer.op == _BARRIER]:
             if not known:
                 network.makers[str(barrier.inputs[0])].provenance["activation"] = "not known"
             network.bypass(barrier)
+        network.prune()
         record = self._record(known, unfolded)
         out_tensor = network.outputs[0]
         inputs = [Port("input", "input", source, self.dtype)]
@@ -189,7 +193,7 @@ class _Walk:
         part = {"node": norm.name, "op": "BatchNorm", **keys, "epsilon": self.epsilon, "epsilon_from": from_}
         arrays: dict[str, Array] = {"scale": InMemory(scale), "shift": InMemory(shift)}
         name = self._name(self._human(norm.variables[MEAN], norm.name))
-        self._append(Layer(name, "ScaleShift", [self.tensor], {"axis": -1}, arrays, provenance={"parts": [part]}), norm.width)
+        self._append(Layer(name, "ScaleShift", [self.tensor], {}, arrays, provenance={"parts": [part]}), norm.width)
 
     def _vector(self, norm: Norm, variable: Named) -> "np.ndarray[Any, Any]":
         """

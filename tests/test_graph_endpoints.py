@@ -1,0 +1,325 @@
+"""What a graph's inputs and outputs are, found among labels, losses, metrics, summaries, optimisers and other networks."""
+
+import re
+
+import numpy as np
+import pytest
+from live_graph import Net, dense, rows
+
+from bnexport.errors import AmbiguousNetwork, GraphError, UsageError
+
+pytestmark = pytest.mark.tensorflow
+X = rows(5, 6)
+
+
+def hidden(tf, x, name="hidden"):
+    return tf.nn.relu(dense(tf, x, 8, name))
+
+
+LOSSES = {
+    "softmax_v1": lambda tf, logits, labels: tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(labels=labels, logits=logits)),
+    "softmax_v2": lambda tf, logits, labels: tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits_v2(labels=labels, logits=logits)),
+    "sigmoid": lambda tf, logits, labels: tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=logits)),
+    "weighted": lambda tf, logits, labels: tf.reduce_mean(tf.nn.weighted_cross_entropy_with_logits(labels=labels, logits=logits, pos_weight=2.0)),
+    "squared": lambda tf, logits, labels: tf.reduce_mean(tf.square(logits - labels)),
+    "squared_difference": lambda tf, logits, labels: tf.reduce_sum(tf.math.squared_difference(logits, labels)),
+    "absolute": lambda tf, logits, labels: tf.reduce_mean(tf.abs(labels - logits)),
+    "l2_loss": lambda tf, logits, labels: tf.nn.l2_loss(logits - labels),
+    "losses.mse": lambda tf, logits, labels: tf.losses.mean_squared_error(labels, logits),
+    "losses.softmax": lambda tf, logits, labels: tf.losses.softmax_cross_entropy(labels, logits),
+    "losses.huber": lambda tf, logits, labels: tf.losses.huber_loss(labels, logits),
+    "losses.sigmoid": lambda tf, logits, labels: tf.losses.sigmoid_cross_entropy(labels, logits),
+    "losses.hinge": lambda tf, logits, labels: tf.losses.hinge_loss(labels, logits),
+    "log_of_softmax": lambda tf, logits, labels: -tf.reduce_sum(labels * tf.log(tf.nn.softmax(logits) + 1e-10)),
+    "log_of_clipped": lambda tf, logits, labels: tf.reduce_mean(-tf.reduce_sum(labels * tf.log(tf.clip_by_value(tf.nn.softmax(logits), 1e-10, 1.0)), 1)),
+    "root": lambda tf, logits, labels: tf.sqrt(tf.reduce_mean(tf.square(labels - logits))),
+    "cosine": lambda tf, logits, labels: tf.reduce_mean(tf.reduce_sum(tf.nn.l2_normalize(labels, 1) * tf.nn.l2_normalize(logits, 1), 1)),
+}
+OF_PROBABILITIES = {"log_of_softmax", "log_of_clipped"}
+
+
+@pytest.mark.parametrize("optimizer", [None, "GradientDescentOptimizer", "AdamOptimizer"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_loss_with_labels(tf, live, loss, optimizer):
+    def build():
+        x, labels = tf.placeholder(tf.float32, [None, 6], name="x"), tf.placeholder(tf.float32, [None, 3], name="labels")
+        logits = tf.identity(dense(tf, hidden(tf, x), 3, "out"), name="logits")
+        value = LOSSES[loss](tf, logits, labels)
+        if optimizer:
+            getattr(tf.train, optimizer)(0.01).minimize(value)
+        result = tf.get_default_graph().get_tensor_by_name("Softmax:0") if loss in OF_PROBABILITIES else logits
+        return Net({x: X}, [result])
+
+    live(build).matches()
+
+
+def test_sparse_labels_and_accuracy(tf, live):
+    def build():
+        x, labels = tf.placeholder(tf.float32, [None, 6], name="x"), tf.placeholder(tf.int64, [None], name="labels")
+        logits = dense(tf, hidden(tf, x), 3, "out")
+        y = tf.nn.softmax(logits, name="y")
+        loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))
+        tf.train.MomentumOptimizer(0.1, 0.9).minimize(loss, global_step=tf.train.get_or_create_global_step())
+        correct = tf.equal(tf.argmax(y, 1), labels)
+        accuracy = tf.reduce_mean(tf.cast(correct, tf.float32))
+        tf.reduce_mean(tf.cast(tf.nn.in_top_k(y, tf.cast(labels, tf.int32), 2), tf.float32))
+        tf.summary.scalar("accuracy", accuracy)
+        tf.summary.histogram("logits", logits)
+        tf.summary.merge_all()
+        return Net({x: X}, [y])
+
+    live(build).matches()
+
+
+def test_penalties_and_clipped_gradients(tf, live):
+    def build():
+        x, labels = tf.placeholder(tf.float32, [None, 6], name="x"), tf.placeholder(tf.float32, [None, 3], name="labels")
+        rate = tf.placeholder(tf.float32, [], name="learning_rate")
+        y = tf.identity(dense(tf, hidden(tf, x), 3, "out"), name="y")
+        loss = tf.reduce_mean(tf.square(y - labels)) + 1e-3 * tf.add_n([tf.nn.l2_loss(v) for v in tf.trainable_variables()])
+        optimizer = tf.train.AdamOptimizer(rate)
+        gradients, variables = zip(*optimizer.compute_gradients(loss), strict=True)
+        clipped, norm = tf.clip_by_global_norm(gradients, 5.0)
+        optimizer.apply_gradients(zip(clipped, variables, strict=True))
+        tf.summary.scalar("norm", norm)
+        return Net({x: X}, [y])
+
+    live(build).matches()
+
+
+@pytest.mark.parametrize("distance", ["squared", "cross_entropy", "root"])
+def test_an_autoencoder(tf, live, distance):
+    def build():
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        code = tf.nn.sigmoid(dense(tf, x, 3, "encoder"))
+        y = tf.nn.sigmoid(dense(tf, code, 6, "decoder"), name="y")
+        loss = {
+            "squared": lambda: tf.reduce_mean(tf.square(y - x)),
+            "cross_entropy": lambda: -tf.reduce_mean(x * tf.log(y + 1e-7) + (1 - x) * tf.log(1 - y + 1e-7)),
+            "root": lambda: tf.sqrt(tf.reduce_mean(tf.pow(x - y, 2))),
+        }[distance]()
+        tf.train.RMSPropOptimizer(0.01).minimize(loss)
+        return Net({x: np.abs(X)}, [y])
+
+    live(build).matches()
+
+
+def test_policy_gradient(tf, live):
+    """The loss weighs the log of the chosen probability by a reward."""
+
+    def build():
+        state = tf.placeholder(tf.float32, [None, 6], name="state")
+        action, reward = tf.placeholder(tf.int32, [None], name="action"), tf.placeholder(tf.float32, [None], name="reward")
+        policy = tf.nn.softmax(dense(tf, hidden(tf, state), 3, "out"), name="policy")
+        chosen = tf.reduce_sum(policy * tf.one_hot(action, 3), 1)
+        loss = -tf.reduce_mean(tf.log(chosen) * reward)
+        tf.train.AdamOptimizer(0.01).minimize(loss)
+        return Net({state: X}, [policy])
+
+    live(build).matches()
+
+
+def test_deep_q_learning(tf, live):
+    def build():
+        state = tf.placeholder(tf.float32, [None, 6], name="state")
+        action, target = tf.placeholder(tf.int32, [None], name="action"), tf.placeholder(tf.float32, [None], name="target")
+        q = tf.identity(dense(tf, hidden(tf, state), 3, "out"), name="q")
+        loss = tf.reduce_mean(tf.square(target - tf.reduce_sum(q * tf.one_hot(action, 3), 1)))
+        tf.train.AdamOptimizer(0.01).minimize(loss)
+        tf.argmax(q, 1, name="best")
+        return Net({state: X}, [q])
+
+    program = live(build).matches()
+    assert "best" in program.conversion["alternatives"]
+
+
+def test_two_heads(tf, live):
+    def build():
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        h = hidden(tf, x)
+        policy, value = tf.nn.softmax(dense(tf, h, 3, "p"), name="policy"), tf.tanh(dense(tf, h, 1, "v"), name="value")
+        wanted, won = tf.placeholder(tf.float32, [None, 3], name="wanted"), tf.placeholder(tf.float32, [None, 1], name="won")
+        loss = tf.reduce_mean(tf.square(value - won)) - tf.reduce_mean(tf.reduce_sum(wanted * tf.log(policy + 1e-9), 1))
+        tf.train.AdamOptimizer(0.01).minimize(loss)
+        return Net({x: X}, [policy, value])
+
+    live(build).matches()
+
+
+def test_two_inputs_keep_their_names(tf, live):
+    def build():
+        a, b = tf.placeholder(tf.float32, [None, 6], name="a"), tf.placeholder(tf.float32, [None, 2], name="b")
+        y = tf.sigmoid(dense(tf, tf.concat([hidden(tf, a), b], 1), 2, "out"), name="y")
+        return Net({a: X, b: rows(5, 2, seed=1)}, [y])
+
+    live(build).matches()
+
+
+def test_towers_that_share_their_weights(tf, live):
+    def build():
+        x, test_x = tf.placeholder(tf.float32, [None, 6], name="x"), tf.placeholder(tf.float32, [None, 6], name="test_x")
+        labels = tf.placeholder(tf.float32, [None, 3], name="labels")
+
+        def tower(data, training):
+            with tf.variable_scope("net", reuse=tf.AUTO_REUSE):
+                h = hidden(tf, data)
+                if training:
+                    h = tf.nn.dropout(h, keep_prob=0.5)
+                return dense(tf, h, 3, "out")
+
+        train_logits = tower(x, True)
+        tf.train.AdamOptimizer(0.01).minimize(tf.losses.softmax_cross_entropy(labels, train_logits))
+        y = tf.nn.softmax(tower(test_x, False), name="y")
+        return Net({test_x: X}, [y])
+
+    saved = live(build)
+    program = saved.convert()
+    assert [p.name for p in program.outputs] in (["y"], ["net/add_1"])
+
+
+def test_networks_that_share_nothing_are_listed(tf, live):
+    def build():
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        heads = []
+        for scope in ("online", "target"):
+            with tf.variable_scope(scope):
+                heads.append(tf.identity(dense(tf, hidden(tf, x), 3, "out"), name="q"))
+        copies = [tf.assign(t, o) for o, t in zip(tf.global_variables("online"), tf.global_variables("target"), strict=True)]
+        tf.group(*copies, name="sync")
+        return Net({x: X}, heads)
+
+    saved = live(build)
+    with pytest.raises(AmbiguousNetwork, match=re.escape("the graph holds 2 networks that share no layer; choose one of\n  --output online/q")):
+        saved.convert()
+    for scope in ("online", "target"):
+        saved.matches(outputs=[f"{scope}/q"], expected={f"{scope}/q": saved.expected[f"{scope}/q"]})
+
+
+def test_a_queue_as_the_input(tf, live):
+    def build():
+        queue = tf.FIFOQueue(10, [tf.float32, tf.int64], [[6], []], name="queue")
+        x, labels = queue.dequeue_many(5, name="batch")
+        logits = dense(tf, hidden(tf, x), 3, "out")
+        y = tf.nn.softmax(logits, name="y")
+        loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))
+        tf.train.GradientDescentOptimizer(0.1).minimize(loss)
+        return Net({x: X}, [y])
+
+    live(build).matches()
+
+
+def test_a_dataset_as_the_input(tf, live):
+    def build():
+        data = tf.data.Dataset.from_tensor_slices((X, np.arange(5))).batch(5)
+        x, labels = tf.data.make_one_shot_iterator(data).get_next()
+        logits = dense(tf, hidden(tf, x), 3, "out")
+        y = tf.nn.softmax(logits, name="y")
+        tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))
+        return Net({x: X}, [y])
+
+    live(build).matches()
+
+
+def test_a_constant_as_the_input(tf, live):
+    def build():
+        x = tf.constant(X, name="data")
+        return Net({x: rows(5, 6, seed=2)}, [tf.nn.softmax(dense(tf, hidden(tf, x), 3, "out"), name="y")])
+
+    live(build).matches()
+
+
+def test_an_input_that_only_scales_the_output(tf, live):
+    """A temperature is data as well: it has to be given."""
+
+    def build():
+        x, temperature = tf.placeholder(tf.float32, [None, 6], name="x"), tf.placeholder(tf.float32, [], name="temperature")
+        y = tf.nn.softmax(dense(tf, hidden(tf, x), 3, "out") / temperature, name="y")
+        return Net({x: X, temperature: np.float32(2.5)}, [y])
+
+    live(build).matches(outputs=["y"])
+
+
+def test_named_endpoints_cut_the_graph(tf, live):
+    def build():
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        h = tf.identity(hidden(tf, x), name="features")
+        y = tf.nn.softmax(dense(tf, h, 3, "out"), name="y")
+        return Net({h: rows(5, 8)}, [y])
+
+    saved = live(build)
+    saved.matches(inputs=["features"], outputs=["y:0"])
+    program = saved.convert(inputs=["codes=features"], outputs=["scores=y"])
+    assert ([p.name for p in program.inputs], [p.name for p in program.outputs]) == (["codes"], ["scores"])
+
+
+def test_names_that_are_not_there(tf, live):
+    def build():
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        return Net({x: X}, [tf.nn.softmax(dense(tf, hidden(tf, x), 3, "out"), name="scores")])
+
+    saved = live(build)
+    with pytest.raises(UsageError, match="the graph has no tensor 'score'; close names are scores"):
+        saved.convert(outputs=["score"])
+    with pytest.raises(GraphError, match="the outputs do not depend on the input 'out/b'"):
+        saved.convert(inputs=["out/b"], outputs=["Relu"])
+    with pytest.raises(GraphError, match="the output 'out/b' does not depend on any input"):
+        saved.convert(outputs=["out/b"])
+
+
+def test_a_graph_without_a_network(tf, live):
+    def build():
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        tf.get_variable("unrelated", [3, 3])
+        return Net({x: X}, [tf.nn.relu(x, name="y")])
+
+    with pytest.raises(AmbiguousNetwork, match="no output was found that depends on data and on saved variables; name one with --output"):
+        live(build).convert()
+
+
+def test_a_siamese_network(tf, live):
+    def build():
+        a, b = tf.placeholder(tf.float32, [None, 6], name="a"), tf.placeholder(tf.float32, [None, 6], name="b")
+        same = tf.placeholder(tf.float32, [None], name="same")
+
+        def tower(x):
+            with tf.variable_scope("net", reuse=tf.AUTO_REUSE):
+                return dense(tf, hidden(tf, x), 3, "out")
+
+        distance = tf.sqrt(tf.reduce_sum(tf.square(tower(a) - tower(b)), 1) + 1e-6, name="distance")
+        tf.reduce_mean(same * tf.square(distance) + (1 - same) * tf.square(tf.maximum(1.0 - distance, 0)))
+        return Net({a: X, b: rows(5, 6, seed=2)}, [distance])
+
+    live(build).matches(outputs=["distance"])
+
+
+def test_a_regression_with_its_moving_loss(tf, live):
+    """The averages of losses of TensorFlow's CIFAR-10 tutorial."""
+
+    def build():
+        x, labels = tf.placeholder(tf.float32, [None, 6], name="x"), tf.placeholder(tf.float32, [None, 2], name="labels")
+        y = tf.identity(dense(tf, hidden(tf, x), 2, "out"), name="y")
+        loss = tf.reduce_mean(tf.square(y - labels))
+        averages = tf.train.ExponentialMovingAverage(0.9, name="avg")
+        with tf.control_dependencies([averages.apply([loss])]):
+            tf.train.GradientDescentOptimizer(0.1).minimize(loss)
+        ema = tf.train.ExponentialMovingAverage(0.99, tf.train.get_or_create_global_step())
+        ema.apply(tf.trainable_variables())
+        return Net({x: X}, [y])
+
+    live(build).matches()
+
+
+def test_a_variational_autoencoder_is_refused_for_its_noise(tf, live):
+    def build():
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        mu, log_sigma = dense(tf, x, 2, "mu"), dense(tf, x, 2, "log_sigma")
+        z = mu + tf.exp(0.5 * log_sigma) * tf.random_normal(tf.shape(mu), name="noise")
+        y = tf.sigmoid(dense(tf, z, 6, "decoder"), name="y")
+        kl = -0.5 * tf.reduce_sum(1 + log_sigma - tf.square(mu) - tf.exp(log_sigma), 1)
+        tf.train.AdamOptimizer(0.01).minimize(tf.reduce_mean(kl + tf.reduce_sum(tf.square(y - x), 1)))
+        return Net({x: X}, [mu])
+
+    saved = live(build)
+    with pytest.raises(GraphError, match="random numbers: set the node that adds them to zero"):
+        saved.convert(outputs=["y"])
+    saved.matches(outputs=[next(iter(saved.expected))])
