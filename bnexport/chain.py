@@ -22,9 +22,11 @@ NDArray = np.ndarray[Any, Any]
 
 LARGEST_KERNEL = 4096
 """Elements of a kernel; in larger ones arithmetic outweighs the calls."""
-TILE_PRODUCT = 200_000
+TILE_PRODUCT = 800_000
 """Multiplications in a tile's largest product: OpenBLAS shares larger ones among threads of its own, which costs more than it gives here."""
 _FEW = 24  # scores of which Python computes a softmax sooner than NumPy's five calls do
+LARGEST_TILE = 4096
+"""Rows of a tile, whose matrices should stay in a core's cache. Much smaller tiles would have threads wait for the interpreter most of the time."""
 ROWS_FOR_THREADS = 8192
 """Fewer rows than this take less time than starting a thread."""
 
@@ -64,7 +66,7 @@ class Chain:
         self._quiet = all(layer.activation in (None, "Relu") for layer in layers[:-1]) and (self._final is None or layers[-1].activation == "Relu")
         self._last = np.ascontiguousarray(self._kernels[-1].T)
         largest = max(k.size for k in self._kernels)
-        self.tile = max(64, min(1024, TILE_PRODUCT // largest))
+        self.tile = max(64, min(LARGEST_TILE, TILE_PRODUCT // largest))
         self._local = threading.local()
         self.width = self._kernels[-1].shape[0]
 

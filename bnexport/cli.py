@@ -4,13 +4,16 @@ Modules are imported by the commands that use them, because `run` is to take no 
 """
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from bnexport._version import __version__
+from bnexport.commands.options import conversion_options
+from bnexport.commands.trace import trace
 from bnexport.errors import BnexportError, CheckpointError, UsageError
+from bnexport.options import Options
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,102 +54,15 @@ def main(ctx: click.Context) -> None:
 # ---- convert
 
 
-def _pair(option: str, text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals or not name or not value:
-        raise click.BadParameter(f"{text!r} is not NAME=VALUE", param_hint=option)
-    return name, value
-
-
-def _values(_: click.Context, __: click.Parameter, texts: Sequence[str]) -> dict[str, Any]:
-    return {name: _value(name, text) for name, text in (_pair("--set", text) for text in texts)}
-
-
-def _value(name: str, text: str) -> Any:
-    """A bool, an int, a float, or a list of them, nested evenly."""
-    import json
-
-    import numpy as np
-
-    word = text.strip().lower()
-    try:
-        value = json.loads(word)
-    except ValueError:
-        try:
-            value = float(word)  # .5, inf, nan
-        except ValueError:
-            value = None
-    try:
-        fits = np.asarray(value).dtype.kind in "biuf"
-    except ValueError:  # rows of different lengths
-        fits = False
-    if not fits:
-        raise click.BadParameter(f"{name}={text}: the value is none of true, false, a number and a JSON list of them", param_hint="--set")
-    return value
-
-
-def _shapes(_: click.Context, __: click.Parameter, texts: Sequence[str]) -> dict[str, list[int | None]]:
-    shapes = {}
-    for text in texts:
-        name, sizes = _pair("--shape", text)
-        shapes[name] = [_size(text, size.strip()) for size in sizes.strip("[]()").split(",")]
-    return shapes
-
-
-def _size(text: str, size: str) -> int | None:
-    if size.lower() in ("?", "-1", "none"):
-        return None
-    if not size.isdecimal():
-        raise click.BadParameter(f"{text}: {size!r} is no size; give numbers with commas between them, and ? for any size", param_hint="--shape")
-    return int(size)
-
-
 @main.command()
 @click.argument("checkpoint", metavar="CKPT")
 @click.argument("out", metavar="OUT")
-@click.option(
-    "--input", "inputs", metavar="NAME", multiple=True, help="A tensor to be the input, or NAME=TENSOR. Repeatable. By default the inputs are found."
-)
-@click.option(
-    "--output",
-    "outputs",
-    metavar="NAME",
-    multiple=True,
-    help="A tensor to be an output, or NAME=TENSOR. Repeatable. By default the outputs are found.",
-)
-@click.option(
-    "--set",
-    "set_values",
-    metavar="NAME=VALUE",
-    multiple=True,
-    callback=_values,
-    help="The value of a flag or another tensor: true, false, a number, a JSON list. Repeatable.",
-)
-@click.option(
-    "--shape", "shapes", metavar="NAME=?,28,28,1", multiple=True, callback=_shapes, help="The shape of an input, ? for any size. Repeatable."
-)
-@click.option("--signature", metavar="NAME", help="The signature of a SavedModel.  [default: serving_default]")
-@click.option("--ema", is_flag=True, help="Take the averaged weights (Polyak averages) where the checkpoint holds them.")
-@click.option("--no-graph", is_flag=True, help="Read the variables' names alone, even where there is a graph.")
-@click.option("--activation", metavar="NAME", help="Without a graph: the activation of the hidden layers.")
-@click.option("--bn-after-activation", is_flag=True, help="Without a graph: batch norms stand behind the activations, not before them.")
-@click.option("--epsilon", metavar="NUMBER", type=float, help="Without a graph: the epsilon of the batch norms.")
-@click.option("--order", metavar="A,B,C", help="Without a graph: the layers in their order.")
+@conversion_options
 @click.option("--quiet", is_flag=True, help="No summary and no progress bar.")
 def convert(
     checkpoint: str,
     out: str,
-    inputs: tuple[str, ...],
-    outputs: tuple[str, ...],
-    set_values: dict[str, Any],
-    shapes: dict[str, list[int | None]],
-    signature: str | None,
-    ema: bool,
-    no_graph: bool,
-    activation: str | None,
-    bn_after_activation: bool,
-    epsilon: float | None,
-    order: str | None,
+    options: Options,
     quiet: bool,
 ) -> None:
     """Write the network in the checkpoint CKPT to the bundle OUT (.npz or .h5), ready for inference.
@@ -161,24 +77,10 @@ def convert(
         bnexport convert model.ckpt out.npz --activation relu --epsilon 1e-3    (the .meta is lost)
     """
     from bnexport.conversion import to_program
-    from bnexport.options import Options
     from bnexport.formats import write_bundle
 
     _check_destination(out)
     _refuse_bundle(checkpoint)
-    options = Options(
-        set_values=set_values,
-        inputs=inputs,
-        outputs=outputs,
-        shapes=shapes,
-        averages=ema,
-        signature=signature,
-        activation=activation,
-        bn_after_activation=bn_after_activation,
-        epsilon=epsilon,
-        order=[part.strip() for part in order.split(",")] if order else (),
-        use_graph=not no_graph,
-    )
     program = to_program(checkpoint, options)
     with _Progress(program, shown=not quiet and sys.stderr.isatty()):
         write_bundle(out, program)
@@ -355,3 +257,6 @@ def inspect(path: str, as_json: bool) -> None:
     for text in listing(record):
         # A heading begins at the margin; click drops the style where the output is no terminal.
         click.echo(click.style(text, bold=True) if text and not text.startswith(" ") else text)
+
+
+main.add_command(trace)

@@ -74,11 +74,11 @@ def listing(record: Record) -> Iterator[str]:
 
 
 def _checkpoint(location: "Location", checkpoint: "Checkpoint") -> Record:
-    from bnexport.scopes import assign_roles
+    from bnexport.scopes import assign_roles, full_names
 
     program, reason = _converted(location)
     infos = [checkpoint.info(name) for name in checkpoint]
-    named = {variable.name: variable for variable in assign_roles(infos)}
+    named = {variable.name: variable for variable in assign_roles(infos, full_names(checkpoint))}
     places: Places = {name: (variable.role, variable.layer) for name, variable in named.items()}
     graph = location.meta or location.saved_model
     if program is not None:

@@ -150,7 +150,7 @@ def _statistics_lines(entries: Sequence[dict[str, Any]]) -> list[str]:
 
 def _averages_lines(entry: dict[str, Any] | None) -> list[str]:
     """Averages of weights that the checkpoint holds beside the weights: which were taken is the user's to know."""
-    if entry is None or "of" not in entry:  # where only names were read, they say so among what was assumed
+    if entry is None:
         return []
     what = f"{len(entry['of'])} weight{'s' * (len(entry['of']) != 1)} ({_some(entry['of'])})"
     if entry["taken"]:

@@ -21,8 +21,8 @@ from bnexport.kernels.table import NDArray, ieee
 from bnexport.program import Layer, Literal, Port, Program
 from bnexport.steps import KERNELS, Step, compile_layer, makes_new_memory
 
-TILE_BYTES = 2 << 20
-"""What the widest tensor of a tile should take: about a core's share of the last cache."""
+TILE_BYTES = 32 << 20
+"""What the widest tensor of a tile may take: matrix products gain from more rows up to some thousands, and memory stays bounded."""
 MIN_TILE_ROWS = 256
 """A matrix product of fewer rows is slower per row than one of more."""
 
@@ -206,7 +206,7 @@ class Model:
                 step(values)
             widest = max(v.nbytes for v in values if v is not None)
             self._row_bytes = max(1, widest // few)
-        return max(MIN_TILE_ROWS if self._row_bytes < TILE_BYTES // 8 else 1, TILE_BYTES // self._row_bytes)
+        return max(MIN_TILE_ROWS if self._row_bytes < TILE_BYTES // MIN_TILE_ROWS * 8 else 1, TILE_BYTES // self._row_bytes)
 
     def _run(self, feeds: list[NDArray]) -> list[NDArray]:
         values: list[Any] = [None] * len(self._slots)

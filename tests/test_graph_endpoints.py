@@ -33,7 +33,7 @@ LOSSES = {
     "log_of_softmax": lambda tf, logits, labels: -tf.reduce_sum(labels * tf.log(tf.nn.softmax(logits) + 1e-10)),
     "log_of_clipped": lambda tf, logits, labels: tf.reduce_mean(-tf.reduce_sum(labels * tf.log(tf.clip_by_value(tf.nn.softmax(logits), 1e-10, 1.0)), 1)),
     "root": lambda tf, logits, labels: tf.sqrt(tf.reduce_mean(tf.square(labels - logits))),
-    "cosine": lambda tf, logits, labels: tf.reduce_mean(tf.reduce_sum(tf.nn.l2_normalize(labels, 1) * tf.nn.l2_normalize(logits, 1), 1)),
+    "losses.cosine": lambda tf, logits, labels: tf.losses.cosine_distance(labels, tf.nn.l2_normalize(logits, 1, name="unit"), 1),
 }
 OF_PROBABILITIES = {"log_of_softmax", "log_of_clipped"}
 
@@ -47,7 +47,8 @@ def test_a_loss_with_labels(tf, live, loss, optimizer):
         value = LOSSES[loss](tf, logits, labels)
         if optimizer:
             getattr(tf.train, optimizer)(0.01).minimize(value)
-        result = tf.get_default_graph().get_tensor_by_name("Softmax:0") if loss in OF_PROBABILITIES else logits
+        named = {"losses.cosine": "unit", **dict.fromkeys(OF_PROBABILITIES, "Softmax")}.get(loss, "logits")
+        result = tf.get_default_graph().get_tensor_by_name(f"{named}:0")
         return Net({x: X}, [result])
 
     live(build).matches()

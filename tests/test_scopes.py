@@ -155,7 +155,7 @@ def test_averages_are_taken_where_asked():
     program = to_program(DATA / "polyak", said("polyak", averages=True))
     np.testing.assert_allclose(predict(program, rows("polyak")), want, rtol=0, atol=2e-6)
     assert program.conversion["averages"]["taken"]
-    assert "layer1/W/ExponentialMovingAverage" in program.conversion["averages"]["available"]
+    assert "layer1/W/ExponentialMovingAverage" in program.conversion["averages"]["of"]
     assert program.layers[0].provenance["kernel"] == "layer1/W/ExponentialMovingAverage"
     assert "raw weight: 6" in program.conversion["ignored"]
     raw = to_program(DATA / "polyak", said("polyak"))

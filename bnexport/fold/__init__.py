@@ -48,6 +48,8 @@ def fold(network: Network, dtype: str) -> list[str]:
     _attach_activations(network)
     network.prune()
     for layer in network.layers:
+        if layer.name in network.equals:
+            layer.provenance["equals"] = network.equals[layer.name]
         _round(layer, dtype)
     return lines
 
@@ -83,6 +85,7 @@ class _Moves:
         self.network = network
         self.reasons: dict[str, tuple[str, str]] = {}
         self.fixed: set[str] = set()  # subtractions that have to come first, see LOST_SPREADS
+        self.passed: list[str] = []  # the tensors that the plan at hand would change
 
     def merge_chains(self) -> None:
         """Merges scale/shift layers that follow each other into the last of them, and drops those that do nothing."""
@@ -122,6 +125,7 @@ class _Moves:
         for layer in layers:
             if layer.op != "ScaleShift" or not self.network.holds(layer):
                 continue
+            self.passed.clear()
             found = plan(layer)
             if isinstance(found, Refusal):
                 back, on = self.reasons.get(layer.name, ("", ""))
@@ -130,7 +134,9 @@ class _Moves:
             for absorber, absorb in found:
                 absorb()
                 _join(absorber, layer, first=first)
-            self.network.bypass(layer)
+            for tensor in self.passed:
+                self.network.equals.pop(tensor, None)
+            self.network.bypass(layer, done_before=not first)
             changed = True
         return changed
 
@@ -144,6 +150,7 @@ class _Moves:
 
     def _absorbed(self, tensor: str, behind: Affine, user: Layer) -> Plan | Refusal:
         """How the layers that make a tensor for `user` can do `behind` as well."""
+        self.passed.append(tensor)
         maker = self.network.makers.get(tensor)
         if maker is None:
             return Refusal(f"it follows {named(user)}, which takes the input {tensor}")
@@ -195,6 +202,7 @@ class _Moves:
         if user.op == "ScaleShift":
             return [(user, partial(_compose, user, before, first=True))]
         behind = forward(self.network, user, tensor, before)
+        self.passed.append(user.name)
         return behind if isinstance(behind, Refusal) else self._pushed(user.name, behind)
 
 
@@ -226,7 +234,7 @@ def _attach_activations(network: Network) -> None:
             continue
         layer.activation = after.op
         layer.activation_attrs = {k: v for k, v in after.attrs.items() if k == "alpha"}
-        network.bypass(after)
+        network.bypass(after, done_before=True)
 
 
 def _round(layer: Layer, dtype: str) -> None:

@@ -17,6 +17,7 @@ class Network:
         outputs: the tensors of the network's outputs, in their order.
         users: the layers that take a tensor.
         makers: the layer that makes a tensor; none makes an input.
+        equals: for each tensor of a layer the one before folding that it equals in exact arithmetic; none where a scale/shift has passed it.
     """
 
     layers: list[Layer]
@@ -24,11 +25,13 @@ class Network:
     outputs: list[str]
     users: dict[str, list[Layer]] = field(default_factory=dict)
     makers: dict[str, Layer] = field(default_factory=dict)
+    equals: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for layer in self.layers:
             for number in range(layer.outputs):
                 self.makers[layer.name if number == 0 else f"{layer.name}:{number}"] = layer
+            self.equals[layer.name] = layer.name
             for tensor in dict.fromkeys(tensors(layer)):
                 self.users.setdefault(tensor, []).append(layer)
 
@@ -41,9 +44,16 @@ class Network:
         users = self.users.get(tensor, [])
         return users[0] if len(users) == 1 and tensor not in self.outputs else None
 
-    def bypass(self, layer: Layer) -> None:
-        """Removes a layer of one input: whatever takes its result takes that input from now on."""
+    def bypass(self, layer: Layer, *, done_before: bool = False) -> None:
+        """Removes a layer of one input: whatever takes its result takes that input from now on.
+
+        Args:
+            done_before: whether that input has become what the layer gave.
+        """
         source = str(layer.inputs[0])
+        equal = self.equals.pop(layer.name, None)
+        if done_before and equal is not None:
+            self.equals[source] = equal
         remaining = [user for user in self.users[source] if user is not layer]
         for user in self.users.pop(layer.name, []):
             user.inputs = [source if t == layer.name else t for t in user.inputs]

@@ -25,6 +25,12 @@ _ARITHMETIC = frozenset(
      "Sqrt", "Exp", "Select", "SelectV2", "ClipByValue", "Cast"}
 )  # fmt: skip
 _RESHAPES = frozenset({"Reshape", "Squeeze", "ExpandDims", "Transpose"})
+_BEFORE_LOGARITHMS = frozenset({"Add", "AddV2", "Maximum", "Minimum", "Sub", "ClipByValue", "Exp"})
+_LOSS_SCOPES = frozenset(
+    {"logistic_loss", "log_loss", "hinge_loss", "huber_loss", "mean_squared_error", "mean_pairwise_squared_error", "absolute_difference", "cosine_distance_loss",
+     "softmax_cross_entropy_loss", "sigmoid_cross_entropy_loss", "sparse_softmax_cross_entropy_loss", "softmax_cross_entropy_with_logits", "L2Loss", "l2_regularizer"}
+)  # fmt: skip
+"""The scopes that tf.nn's and tf.losses' functions open."""
 _LISTED = 12  # candidates shown in an error
 
 
@@ -55,7 +61,7 @@ def find_endpoints(live: Live) -> Endpoints:
         )
     _refuse_undecided(live, {ref for refs in groups for ref in refs})
     if len(groups) > 1:
-        lines = "\n".join(f"  --output {' --output '.join(map(str, g))}" for g in groups[:_LISTED])
+        lines = "\n".join(f"  --output {' --output '.join(str(search.authors_name(r)) for r in g)}" for g in groups[:_LISTED])
         more = f"\n  and {len(groups) - _LISTED} more" if len(groups) > _LISTED else ""
         raise AmbiguousNetwork(f"{live.graph.source}: the graph holds {len(groups)} networks that share no layer; choose one of\n{lines}{more}")
     outputs = {str(search.authors_name(ref)): ref for ref in groups[0]}
@@ -118,6 +124,7 @@ class _Search:
         self._compared_to_constants: set[str] = set()
         self._untaken = self._not_chosen()
         self._dropped: set[str] = set()
+        self._likelihood: set[str] = set()  # logarithms of a likelihood, and the arithmetic before them
         self._walk()
         inputs = 0
         for name in self._weighted:
@@ -275,6 +282,8 @@ class _Search:
             return True
         if not behind or name in self._weighted:
             return False
+        if any(part.rstrip("0123456789").rstrip("_") in _LOSS_SCOPES for part in name.split("/")[:-1]):
+            return True
         if node.op in _DECISIONS or (node.op in _RESHAPES and self.live.graph.nodes[behind[0].node].op in _DECISIONS):
             return True
         users = self._followers(name)
@@ -284,10 +293,15 @@ class _Search:
             return True
         if not outside and not stepped:
             return False
-        if node.op in ("Log", "Log1p"):  # of a likelihood
-            return bool(outside)
-        if any(u.op in ("Log", "Log1p") for u in users) and node.op in ("Add", "AddV2", "Maximum", "Minimum", "Sub", "ClipByValue", "Exp"):
+        logarithm = node.op in ("Log", "Log1p")
+        if logarithm and (outside or any(u.op == "Mul" for u in stepped)):
+            self._likelihood.add(name)
             return True
+        if not logarithm and node.op in _BEFORE_LOGARITHMS and any(u.op in ("Log", "Log1p") or u.name in self._likelihood for u in users):
+            self._likelihood.add(name)
+            return True
+        if logarithm:
+            return False
         if node.op in ("Neg", "Exp", "Minimum", "Maximum", "RealDiv", "Sum") and stepped and not outside:
             return self._normalises(node, behind) if node.op in ("RealDiv", "Sum") else True
         if node.op in ops.SELECTS and self._chooses_by_sign(node):
@@ -412,10 +426,11 @@ class _Search:
         live = self.live
         facts = []
         for refs in networks:
-            nodes = [live.graph.nodes[n] for n in topological(live.graph, [r.node for r in refs], live.inputs)]
+            names = topological(live.graph, [r.node for r in refs], live.inputs)
+            nodes = [live.graph.nodes[n] for n in names]
             variables = frozenset(n.name for n in nodes if n.op in ops.VARIABLES)
             training = any(ops.is_random(n.op) or ops.in_training_mode(n) or (n.op == "Mean" and self._reduces_batch(n)) for n in nodes)
-            facts.append((variables, training))
+            facts.append((variables, training or bool(live.used_replacements(names))))
         kept = []
         for i, refs in enumerate(networks):
             variables, training = facts[i]
@@ -425,15 +440,21 @@ class _Search:
         return kept or networks
 
     def authors_name(self, ref: Ref) -> Ref:
-        """The name that the graph's author gave an output: that of the last of the identities behind it that nothing else takes."""
-        named = [
-            n
-            for n in self.live.graph.nodes.values()
-            if n.op == "Identity" and not _belongs_to_training(n) and not self.live.is_dead(n.name) and self.live.resolve(Ref(n.name)) == ref
-        ]
-        taken = {r.node for n in self.live.graph.nodes.values() for r in n.inputs if not _belongs_to_training(n) and not ops.is_summary(n.op)}
+        """The name that the graph's author gave an output: that of the last of the identities behind it that nothing else takes, or the only one given by hand."""
+        live = self.live
+        identities = [n for n in live.graph.nodes.values() if n.op == "Identity" and not _belongs_to_training(n) and not live.is_dead(n.name)]
+        named = [n for n in identities if live.resolve(Ref(n.name)) == ref]
+        taken = {r.node for n in live.graph.nodes.values() for r in n.inputs if not _belongs_to_training(n) and not ops.is_summary(n.op)}
         final = [n for n in named if n.name not in taken]
+        if len(final) != 1 and _is_automatic(live.graph.nodes[ref.node]):
+            final = [n for n in named if not _is_automatic(n)]
         return Ref(final[0].name) if len(final) == 1 else ref
+
+
+def _is_automatic(node: Node) -> bool:
+    """Whether a node is called as TensorFlow calls one that was given no name: after its operator."""
+    last = node.name.rpartition("/")[2].rstrip("0123456789").rstrip("_").lower()
+    return last in (node.op.lower().removesuffix("v2"), "truediv", "div", "read", "control_dependency")
 
 
 def _belongs_to_training(node: Node) -> bool:

@@ -222,7 +222,7 @@ class _Walk:
             "warnings": self.warnings,
         }
         if self.averages:
-            record["averages"] = {"taken": self.options.averages, "available": sorted(display_name(key) for key in self.averages.values())}
+            record["averages"] = {"taken": self.options.averages, "of": sorted(display_name(key) for key in self.averages.values())}
         if self.choice.places and self.options.epsilon is None:
             self.warnings.append(f"names carry no epsilon: {self.epsilon:g} was taken for every batch norm; say another with --epsilon")
         for variable in self.reading.variables:

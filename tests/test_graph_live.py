@@ -1,0 +1,219 @@
+"""Function calls written out, and what stops a conversion: loops, Python code, operators that bnexport does not have."""
+
+import re
+
+import numpy as np
+import pytest
+from live_graph import Net, dense, rows
+
+from bnexport.errors import BnexportError, GraphError, UnsupportedOps
+
+pytestmark = pytest.mark.tensorflow
+X = rows(5, 6)
+
+
+def test_calls_of_functions(tf, live):
+    """A tf.function within a graph of TensorFlow 1: a call for each, and functions that call functions."""
+    from kernel_oracle import tensorflow
+
+    function = tensorflow().function
+
+    @function
+    def swish(x):
+        return x * tf.sigmoid(x)
+
+    @function
+    def both(x):
+        return swish(x), tf.nn.moments(swish(x * 2.0), [1], keepdims=True)[0]
+
+    def build():
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        a, b = both(dense(tf, x, 8, "one"))
+        return Net({x: X}, [tf.sigmoid(dense(tf, a + b, 2, "out"), name="y")])
+
+    live(build, resource=True).matches()
+
+
+def test_conditions_in_functions_in_conditions(tf, live):
+    from kernel_oracle import tensorflow
+
+    function = tensorflow().function
+
+    def build():
+        phase = tf.placeholder(tf.bool, [], name="phase")
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+
+        @function
+        def layer(h, training):
+            return tf.cond(training, lambda: tf.nn.dropout(h, keep_prob=0.5), lambda: tf.nn.relu(h))
+
+        h = dense(tf, x, 8, "one")
+        h = tf.cond(phase, lambda: layer(h, phase), lambda: layer(h, phase) * 3.0)
+        return Net({x: X}, [tf.matmul(h, tf.get_variable("w", [8, 2]), name="y")], {phase: False})
+
+    live(build, cond_v2=True).matches()
+
+
+def test_operators_of_several_results_in_functions(tf, live):
+    """Within a function an output is named by its argument: split, unstack, top_k, moments, a fused batch norm."""
+    from kernel_oracle import tensorflow
+
+    @tensorflow().function
+    def layers(h, mean, variance):
+        a, b, c = tf.split(h, 3, axis=1)
+        values, _ = tf.nn.top_k(a + b, 2)
+        first, second = tf.unstack(tf.reshape(c, [-1, 2, 4]), axis=1)
+        image, _, _ = tf.nn.fused_batch_norm(
+            tf.reshape(first * second, [-1, 1, 1, 4]), tf.ones([4]), tf.zeros([4]), mean, variance, epsilon=1e-3, is_training=False
+        )
+        return tf.concat([values, image[:, 0, 0, :]], 1)
+
+    def build():
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        mean, variance = tf.get_variable("mean", [4]), tf.get_variable("variance", [4])
+        h = layers(dense(tf, x, 24, "one"), mean, variance)
+        return Net({x: X}, [tf.matmul(h, tf.get_variable("w", [6, 2]), name="y")])
+
+    live(build, resource=True).matches()
+
+
+def test_a_static_recurrent_network_is_its_operators(tf, live):
+    def build():
+        x = tf.placeholder(tf.float32, [None, 4, 6], name="x")
+        kernel, bias = tf.get_variable("lstm/kernel", [6 + 5, 20]), tf.get_variable("lstm/bias", [20])
+        c = h = tf.zeros([tf.shape(x)[0], 5])
+        for step in tf.unstack(x, axis=1):
+            i, j, f, o = tf.split(tf.matmul(tf.concat([step, h], 1), kernel) + bias, 4, axis=1)
+            c = c * tf.sigmoid(f + 1.0) + tf.sigmoid(i) * tf.tanh(j)
+            h = tf.tanh(c) * tf.sigmoid(o)
+        return Net({x: rows(5, 4, 6)}, [tf.nn.softmax(dense(tf, tf.reshape(h, [-1, 5]), 3, "out"), name="y")])
+
+    live(build).matches()
+
+
+@pytest.mark.parametrize("v2", [False, True])
+def test_a_loop_is_refused_by_name(tf, live, v2):
+    def build():
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        w = tf.get_variable("w", [6, 6])
+        _, h = tf.while_loop(lambda i, h: i < 3, lambda i, h: (i + 1, tf.tanh(tf.matmul(h, w))), [0, x], shape_invariants=None, name="steps")
+        return Net({x: X}, [tf.matmul(h, w, name="y")])
+
+    with pytest.raises(GraphError, match=r"steps.* loop.*tf\.while_loop.*static number of steps|steps.*\n?.*a loop, as tf\.while_loop and dynamic_rnn make"):
+        live(build, cond_v2=v2).convert(outputs=["y"])
+
+
+def test_a_loop_beside_the_network_does_no_harm(tf, live):
+    """A decoder, a metric or a data pipeline may loop where inference does not."""
+
+    def build():
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        y = tf.nn.softmax(dense(tf, x, 3, "out"), name="y")
+        tf.while_loop(lambda i, total: i < 3, lambda i, total: (i + 1, total + tf.reduce_sum(y)), [0, 0.0])
+        return Net({x: X}, [y])
+
+    live(build).matches(outputs=["y"])
+
+
+def test_python_code_is_refused(tf, live):
+    def build():
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        h = tf.py_func(np.cumsum, [dense(tf, x, 6, "one")], tf.float32, name="mine")
+        h = tf.reshape(h, [-1, 6])
+        return Net({x: X}, [tf.matmul(h, tf.get_variable("w", [6, 2]), name="y")])
+
+    with pytest.raises(UnsupportedOps, match=r"PyFunc: mine \(Python code that is not part of the checkpoint: name the tensors after it with --input\)"):
+        live(build).convert(outputs=["y"])
+
+
+def test_all_missing_operators_in_one_message(tf, live):
+    def build():
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        h = tf.math.digamma(tf.abs(dense(tf, x, 6, "one")) + 1.0, name="first")
+        h = tf.math.digamma(h * h + 1.0, name="second")
+        h = tf.math.igamma(tf.abs(h) + 1.0, tf.abs(h) + 0.5, name="third")
+        return Net({x: X}, [tf.matmul(h, tf.get_variable("w", [6, 2]), name="y")])
+
+    with pytest.raises(UnsupportedOps) as caught:
+        live(build).convert(outputs=["y"])
+    assert re.search(r"\n  Digamma: first, second\n  Igamma: third", str(caught.value))
+
+
+def test_missing_operators_beside_the_network_do_no_harm(tf, live):
+    def build():
+        x, labels = tf.placeholder(tf.float32, [None, 6], name="x"), tf.placeholder(tf.float32, [None, 3], name="labels")
+        y = tf.nn.softmax(dense(tf, x, 3, "out"), name="y")
+        tf.reduce_mean(tf.math.digamma(y + labels))
+        tf.summary.image("filters", tf.reshape(tf.get_default_graph().get_tensor_by_name("out/w:0"), [1, 6, 3, 1]))
+        return Net({x: X}, [y])
+
+    live(build).matches()
+
+
+def test_text_as_the_input(tf, live):
+    def build():
+        text = tf.placeholder(tf.string, [None], name="line")
+        numbers = tf.reshape(tf.strings.to_number(text), [-1, 6], name="numbers")
+        return Net({text: np.array(["0.5"] * 12, object)}, [tf.nn.softmax(dense(tf, numbers, 3, "out"), name="y")])
+
+    saved = live(build)
+    with pytest.raises(UnsupportedOps, match="StringToNumber|takes text"):
+        saved.convert(outputs=["y"])
+    program = saved.convert(inputs=["numbers"], outputs=["y"])
+    assert [p.name for p in program.inputs] == ["numbers"]
+
+
+def test_complex_numbers_are_refused(tf, live):
+    def build():
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        spectrum = tf.abs(tf.signal.rfft(dense(tf, x, 8, "one")))
+        return Net({x: X}, [tf.matmul(spectrum, tf.get_variable("w", [5, 2]), name="y")])
+
+    with pytest.raises(BnexportError, match="RFFT|Complex"):
+        live(build).convert(outputs=["y"])
+
+
+def test_an_assignment_on_the_way_is_refused(tf, live):
+    """A hidden state that is written and passed on: what comes out depends on what was computed before."""
+
+    def build():
+        x = tf.placeholder(tf.float32, [5, 6], name="x")
+        state = tf.get_variable("state", [5, 4], trainable=False)
+        moved = tf.assign(state, 0.5 * state + dense(tf, x, 4, "one"))
+        return Net({x: X}, [tf.tanh(dense(tf, moved, 2, "out"), name="y")])
+
+    with pytest.raises(UnsupportedOps, match="Assign: Assign"):
+        live(build).convert(outputs=["y"])
+
+
+def test_embeddings(tf, live):
+    def build():
+        words = tf.placeholder(tf.int32, [None, 4], name="words")
+        table = tf.get_variable("table", [50, 7])
+        h = tf.reduce_mean(tf.nn.embedding_lookup(table, words), 1)
+        y = tf.nn.softmax(dense(tf, h, 3, "out"), name="y")
+        return Net({words: np.arange(20, dtype=np.int32).reshape(5, 4)}, [y])
+
+    live(build).matches()
+
+
+def test_integers_are_not_folded_as_numbers_with_fractions(tf, live):
+    def build():
+        x = tf.placeholder(tf.int32, [None, 6], name="x")
+        halves = tf.floordiv(x * 3 + 1, 2)
+        y = tf.matmul(tf.cast(halves, tf.float32), tf.get_variable("w", [6, 2]), name="y")
+        return Net({x: np.arange(-15, 15, dtype=np.int32).reshape(5, 6)}, [y])
+
+    live(build).matches()
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16"])
+def test_other_precisions(tf, live, dtype):
+    def build():
+        x = tf.placeholder(dtype, [None, 6], name="x")
+        h = tf.nn.relu(dense(tf, x, 8, "one"))
+        mean, variance = tf.get_variable("mean", [8], dtype), tf.get_variable("variance", [8], dtype)
+        h = tf.nn.batch_normalization(h, mean, variance, None, None, 1e-3)
+        return Net({x: X.astype(dtype)}, [tf.nn.softmax(dense(tf, h, 3, "out"), name="y")])
+
+    live(build).matches(tolerance={"float64": 1e-12, "float16": 4e-3}[dtype])

@@ -1,0 +1,225 @@
+"""Batch sizes: open, unknown, baked into placeholders and constants, and what cannot be generalised."""
+
+import numpy as np
+import pytest
+from live_graph import Net, dense, rows
+
+from bnexport.errors import GraphError, InputError, UsageError
+from bnexport.runner import load
+
+pytestmark = pytest.mark.tensorflow
+
+
+def other_batches(saved, build, live, sizes, **options):
+    """Compares batches of other sizes than the graph was built for with TensorFlow's, one graph for each size."""
+    saved.matches(**options)
+    model = load(saved.prefix.with_name("out.npz"))
+    for size in sizes:
+        expected = live.outputs(lambda size=size: build(size), saved.variables)
+        (name,) = saved.inputs
+        got = model.predict({name: rows(size, *saved.inputs[name].shape[1:])})
+        got = list(got.values()) if isinstance(got, dict) else [got]
+        for a, b in zip(got, expected, strict=True):
+            assert a.shape == b.shape
+            assert np.abs(a - b).max() <= 1e-5 * max(1.0, np.abs(b).max())
+
+
+def points(tf, size):
+    """PointNet in small: the batch size is in the placeholder, in a tile and in reshapes."""
+    x = tf.placeholder(tf.float32, [size, 8, 3], name="points")
+    kernel = tf.get_variable("conv/w", [1, 3, 1, 5])
+    h = tf.nn.relu(tf.nn.conv2d(tf.expand_dims(x, -1), kernel, [1, 1, 1, 1], "VALID"))
+    pooled = tf.reshape(tf.nn.max_pool(h, [1, 8, 1, 1], [1, 1, 1, 1], "VALID"), [size, -1])
+    tiled = tf.tile(tf.reshape(pooled, [size, 1, 1, 5]), [1, 8, 1, 1])
+    joined = tf.reshape(tf.concat([h, tiled], 3), [size * 8, 10])
+    return x, tf.reshape(dense(tf, joined, 2, "out"), [size, 8, 2], name="y")
+
+
+def test_a_baked_batch_is_generalised(tf, live):
+    def build(size=4):
+        x, y = points(tf, size)
+        return Net({x: rows(size, 8, 3)}, [y])
+
+    saved = live(build)
+    other_batches(saved, build, live, [1, 4, 7])
+    assert load(saved.prefix.with_name("out.npz")).inputs[0].shape == (None, 8, 3)
+
+
+def test_a_learned_transform_per_point_cloud(tf, live):
+    """PointNet's transform nets: a matrix per sample, multiplied into its points."""
+
+    def build(size=4):
+        x = tf.placeholder(tf.float32, [size, 8, 3], name="points")
+        feature = tf.reduce_max(x, 1)
+        with tf.variable_scope("t"):
+            matrix = dense(tf, feature, 9, "m") + tf.constant(np.eye(3).flatten(), tf.float32)
+        y = tf.matmul(x, tf.reshape(matrix, [size, 3, 3]), name="moved")
+        return Net({x: rows(size, 8, 3)}, [y])
+
+    other_batches(live(build), build, live, [1, 3])
+
+
+def test_the_batch_size_of_another_number_in_the_graph(tf, live):
+    """A batch of 8 and 8 units: a reshape to [-1, 8] or [8, 1] of weights must not be scaled with the batch."""
+
+    def build(size=8):
+        x = tf.placeholder(tf.float32, [size, 8], name="x")
+        h = tf.nn.relu(dense(tf, x, 8, "one"))
+        h = h + tf.reshape(tf.get_variable("shift", [8]), [1, 8])
+        h = tf.reshape(tf.reshape(h, [size, 2, 4]), [size, 8])
+        y = tf.matmul(h, tf.reshape(tf.get_variable("w", [64]), [8, 8]), name="y")
+        return Net({x: rows(size, 8)}, [y])
+
+    other_batches(live(build), build, live, [1, 5])
+
+
+def test_constants_with_the_batch_in_them_keep_it(tf, live):
+    """A noise matrix of [4, 3] that is added row by row: the network is of batches of 4, the last one filled up."""
+
+    def build():
+        x = tf.placeholder(tf.float32, [4, 6], name="x")
+        y = tf.nn.tanh(dense(tf, x, 3, "out") + tf.get_variable("per_row", [4, 3]), name="y")
+        return Net({x: rows(4, 6)}, [y])
+
+    saved = live(build)
+    program = saved.matches()
+    assert program.conversion["batch"] == 4
+
+
+def test_a_dynamic_batch_from_tf_shape(tf, live):
+    def build(size=5):
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        h = dense(tf, x, 8, "one")
+        batch = tf.shape(h)[0]
+        h = tf.reshape(h, tf.stack([batch, 2, 4]))
+        h = tf.concat([h, tf.zeros([batch, 1, 4])], 1) + tf.ones(tf.shape(h)[:1])[:, None, None]
+        y = tf.reshape(h, [-1, 12], name="y")
+        return Net({x: rows(size, 6)}, [y])
+
+    other_batches(live(build), build, live, [1, 2, 11, 13])
+
+
+def test_a_batch_that_is_folded_into_time_and_back(tf, live):
+    def build(size=5):
+        x = tf.placeholder(tf.float32, [None, 4, 6], name="x")
+        h = tf.nn.relu(dense(tf, tf.reshape(x, [-1, 6]), 3, "each"))
+        y = tf.reduce_mean(tf.reshape(h, [-1, 4, 3]), 1, name="y")
+        return Net({x: rows(size, 4, 6)}, [y])
+
+    other_batches(live(build), build, live, [1, 8])
+
+
+def test_a_division_by_the_batch_size(tf, live):
+    """x / tf.shape(x)[0]: the result depends on how many rows come together, in TensorFlow as here."""
+
+    def build(size=5):
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        y = tf.divide(dense(tf, x, 3, "out"), tf.cast(tf.shape(x)[0], tf.float32), name="y")
+        return Net({x: rows(size, 6)}, [y])
+
+    other_batches(live(build), build, live, [1, 7, 600])
+
+
+def test_a_maximum_with_the_batch_size(tf, live):
+    def build(size=5):
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        rank = tf.cast(tf.minimum(tf.shape(x)[0], 6), tf.float32)
+        y = tf.multiply(dense(tf, x, 3, "out"), rank, name="y")
+        return Net({x: rows(size, 6)}, [y])
+
+    other_batches(live(build), build, live, [1, 4, 9])
+
+
+def test_reversed_and_sliced_batches(tf, live):
+    def build(size=6):
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        h = dense(tf, x, 3, "out")
+        y = tf.subtract(h, tf.reverse(h, [0]), name="y")
+        return Net({x: rows(size, 6)}, [y])
+
+    other_batches(live(build), build, live, [1, 2, 700])
+
+
+def test_softmax_over_the_batch(tf, live):
+    def build(size=6):
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        h = dense(tf, x, 3, "out")
+        y = tf.transpose(tf.nn.softmax(tf.transpose(h)), name="y")
+        return Net({x: rows(size, 6)}, [y])
+
+    other_batches(live(build), build, live, [1, 9, 700])
+
+
+def test_a_maximum_over_the_batch(tf, live):
+    def build(size=6):
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        h = dense(tf, x, 3, "out")
+        y = tf.subtract(h, tf.reduce_max(h, 0, keepdims=True), name="y")
+        return Net({x: rows(size, 6)}, [y])
+
+    other_batches(live(build), build, live, [1, 9, 700], outputs=["y"])
+
+
+def test_the_gram_matrix_of_a_batch(tf, live):
+    def build(size=6):
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        h = dense(tf, x, 3, "out")
+        return Net({x: rows(size, 6)}, [tf.matmul(h, h, transpose_b=True, name="y")])
+
+    other_batches(live(build), build, live, [1, 9, 300])
+
+
+def test_time_first(tf, live):
+    """Sequences as [time, batch, features], unrolled over a fixed time."""
+
+    def build(size=5):
+        x = tf.placeholder(tf.float32, [None, 4, 3], name="x")
+        cell, state = tf.get_variable("cell", [6, 3]), tf.zeros([tf.shape(x)[0], 3])
+        for step in tf.unstack(tf.transpose(x, [1, 0, 2])):
+            state = tf.tanh(tf.matmul(tf.concat([step, state], 1), cell))
+        return Net({x: rows(size, 4, 3)}, [tf.identity(state, name="y")])
+
+    other_batches(live(build), build, live, [1, 9])
+
+
+def test_images_of_any_size(tf, live):
+    def build(size=2):
+        x = tf.placeholder(tf.float32, [None, None, None, 3], name="x")
+        h = tf.nn.relu(tf.nn.conv2d(x, tf.get_variable("w", [3, 3, 3, 4]), [1, 2, 2, 1], "SAME"))
+        return Net({x: rows(size, 12, 10, 3)}, [tf.reduce_mean(h, [1, 2], name="y")])
+
+    other_batches(live(build), build, live, [1, 5])
+
+
+def test_an_unknown_rank_is_told_by_the_first_layer(tf, live):
+    def build():
+        x = tf.placeholder(tf.float32, name="x")
+        product = tf.raw_ops.MatMul(a=x, b=tf.get_variable("w", [6, 3]))  # tf.matmul writes another operator for it today
+        return Net({x: rows(5, 6)}, [tf.nn.softmax(product, name="y")])
+
+    live(build).matches()
+
+
+def test_an_unknown_rank_that_nothing_tells(tf, live):
+    def build():
+        x = tf.placeholder(tf.float32, name="x")
+        y = tf.matmul(tf.tanh(x), tf.get_variable("w", [6, 3]), name="y")
+        return Net({x: rows(5, 6)}, [y])
+
+    saved = live(build)
+    with pytest.raises(GraphError, match=r"the graph does not say what shape the input 'x' has; give it with --shape x=\?,SIZE"):
+        saved.convert()
+    saved.matches(shapes={"x": (None, 6)})
+    with pytest.raises(UsageError, match="a shape was given for 'z', which is no input; the inputs are x"):
+        saved.convert(shapes={"x": (None, 6), "z": (None, 6)})
+
+
+def test_the_runner_says_what_shape_it_wants(tf, live):
+    def build():
+        x, y = points(tf, 4)
+        return Net({x: rows(4, 8, 3)}, [y])
+
+    saved = live(build)
+    saved.convert()
+    with pytest.raises(InputError, match=r"the input 'points' was given the shape \(4, 3\); it is float32 of shape \(any, 8, 3\)"):
+        load(saved.prefix.with_name("out.npz")).predict(rows(4, 3))
