@@ -22,13 +22,11 @@ NDArray = np.ndarray[Any, Any]
 
 LARGEST_KERNEL = 4096
 """Elements of a kernel; in larger ones arithmetic outweighs the calls."""
-TILE_PRODUCT = 800_000
+TILE_PRODUCT = 200_000
 """Multiplications in a tile's largest product: OpenBLAS shares larger ones among threads of its own, which costs more than it gives here."""
+TILES = 8
+"""Tiles that go through the network together, in three-dimensional arrays: calls are then so long that threads do not wait for the interpreter."""
 _FEW = 24  # scores of which Python computes a softmax sooner than NumPy's five calls do
-LARGEST_TILE = 4096
-"""Rows of a tile, whose matrices should stay in a core's cache. Much smaller tiles would have threads wait for the interpreter most of the time."""
-ROWS_FOR_THREADS = 8192
-"""Fewer rows than this take less time than starting a thread."""
 
 
 def build(layers: Sequence[Layer], inputs: Sequence[Port], outputs: Sequence[Port]) -> "Chain | None":
@@ -66,7 +64,7 @@ class Chain:
         self._quiet = all(layer.activation in (None, "Relu") for layer in layers[:-1]) and (self._final is None or layers[-1].activation == "Relu")
         self._last = np.ascontiguousarray(self._kernels[-1].T)
         largest = max(k.size for k in self._kernels)
-        self.tile = max(64, min(LARGEST_TILE, TILE_PRODUCT // largest))
+        self.tile = max(64, min(1024, TILE_PRODUCT // largest))
         self._local = threading.local()
         self.width = self._kernels[-1].shape[0]
 
@@ -74,61 +72,74 @@ class Chain:
         """The scores (rows, outputs) of `x` (rows, inputs), a new array."""
         rows = x.shape[0]
         if rows <= self.tile:
-            return self._tile(x, rows)
+            return self._quietly(x)
         out = np.empty((rows, self.width), self._dtype)
-        starts = range(0, rows, self.tile)
-        threads = min(_processors(), 4) if rows >= ROWS_FOR_THREADS else 1
-        if threads == 1:
-            self._tiles(x, out, starts)
-        else:
-            share = -(-len(starts) // threads)
-            others = [threading.Thread(target=self._tiles, args=(x, out, starts[i * share : (i + 1) * share])) for i in range(1, threads)]
-            for thread in others:
-                thread.start()
-            self._tiles(x, out, starts[:share])
-            for thread in others:
-                thread.join()
+        tiles = -(-rows // self.tile)
+        threads = min(_processors(), tiles // TILES) or 1
+        group = self.tile * min(TILES, -(-tiles // threads))
+        starts = range(0, rows, group)
+        others = [threading.Thread(target=self._groups, args=(x, out, starts[i::threads], group)) for i in range(1, threads)]
+        for thread in others:
+            thread.start()
+        self._groups(x, out, starts[::threads], group)
+        for thread in others:
+            thread.join()
         return out
 
-    def _tiles(self, x: NDArray, out: NDArray, starts: Sequence[int]) -> None:
+    def _groups(self, x: NDArray, out: NDArray, starts: Sequence[int], group: int) -> None:
         for start in starts:
-            stop = min(len(x), start + self.tile)
-            out[start:stop] = self._tile(x[start:stop], stop - start)
+            stop = min(len(x), start + group)
+            whole = start + (stop - start) // self.tile * self.tile
+            if whole > start:
+                scores = self._quietly(x[start:whole].reshape(-1, self.tile, x.shape[1]))
+                out[start:whole].reshape(scores.shape)[...] = scores
+            if stop > whole:
+                out[whole:stop] = self._quietly(x[whole:stop])
 
-    def _tile(self, x: NDArray, rows: int) -> NDArray:
+    def _quietly(self, x: NDArray) -> NDArray:
         if self._quiet:
-            return self._compute(x, rows)
+            return self._compute(x)
         with ieee():
-            return self._compute(x, rows)
+            return self._compute(x)
 
-    def _compute(self, x: NDArray, rows: int) -> NDArray:
+    def _compute(self, x: NDArray) -> NDArray:
+        """The scores of one tile (rows, inputs), or of several (tiles, rows, inputs)."""
         local = self._local
-        if getattr(local, "rows", None) != rows:
-            self._reserve(rows)
-        local.data[...] = x.T
+        if getattr(local, "shape", None) != x.shape:
+            self._reserve(x.shape)
+        local.data[...] = x.swapaxes(-1, -2)
         source = local.source
         for kernel, whole, result, activation in local.hidden:
-            kernel.dot(source, result)
+            _product(kernel, source, result)
             if activation is not None:
                 activation(result)
             source = whole
-        if self._final is None:
+        if x.ndim == 2 and self._final is None:
             scores: NDArray = source.T.dot(self._last)
             return scores
-        if self._final is _softmax and rows * self.width <= _FEW:
+        if x.ndim == 2 and self._final is _softmax and 0 < len(x) * self.width <= _FEW:
             return np.array([_softmax_of(row) for row in source.T.dot(self._last).tolist()], self._dtype)
-        columns = self._kernels[-1].dot(source)
-        self._final(columns)
-        return np.ascontiguousarray(columns.T)
+        columns = _product(self._kernels[-1], source, None)
+        if self._final is not None:
+            self._final(columns)
+        return np.ascontiguousarray(columns.swapaxes(-1, -2))
 
-    def _reserve(self, rows: int) -> None:
-        """This thread's matrices for so many rows, each with its row of ones."""
+    def _reserve(self, shape: tuple[int, ...]) -> None:
+        """This thread's matrices for data of a shape, each with its row of ones."""
         local = self._local
-        local.source = np.ones((self._kernels[0].shape[1], rows), self._dtype)
-        local.data = local.source[:-1]
-        wholes = [np.ones((k.shape[0] + 1, rows), self._dtype) for k in self._kernels[:-1]]
-        local.hidden = [(k, whole, whole[:-1], a) for k, whole, a in zip(self._kernels, wholes, self._activations, strict=False)]
-        local.rows = rows
+        *tiles, rows, _ = shape
+        local.source = np.ones((*tiles, self._kernels[0].shape[1], rows), self._dtype)
+        local.data = local.source[..., :-1, :]
+        wholes = [np.ones((*tiles, k.shape[0] + 1, rows), self._dtype) for k in self._kernels[:-1]]
+        results = [whole[..., :-1, :] for whole in wholes]
+        local.hidden = list(zip(self._kernels, wholes, results, self._activations, strict=False))
+        local.shape = shape
+
+
+def _product(kernel: NDArray, columns: NDArray, out: NDArray | None) -> NDArray:
+    """The matrix product of a kernel with one matrix, for which `dot` is the shortest way, or with several."""
+    product: NDArray = kernel.dot(columns, out) if columns.ndim == 2 else np.matmul(kernel, columns, out=out)
+    return product
 
 
 def _processors() -> int:
@@ -159,11 +170,11 @@ def _softmax_of(row: list[float]) -> list[float]:
 
 
 def _softmax(y: NDArray) -> None:
-    np.subtract(y, np.maximum.reduce(y), out=y)
+    np.subtract(y, np.maximum.reduce(y, axis=-2, keepdims=True), out=y)
     np.exp(y, out=y)
-    np.divide(y, np.add.reduce(y), out=y)
+    np.divide(y, np.add.reduce(y, axis=-2, keepdims=True), out=y)
 
 
 def _log_softmax(y: NDArray) -> None:
-    np.subtract(y, np.maximum.reduce(y), out=y)
-    np.subtract(y, np.log(np.add.reduce(np.exp(y))), out=y)
+    np.subtract(y, np.maximum.reduce(y, axis=-2, keepdims=True), out=y)
+    np.subtract(y, np.log(np.add.reduce(np.exp(y), axis=-2, keepdims=True)), out=y)

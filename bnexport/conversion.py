@@ -18,10 +18,14 @@ def to_program(path: str | Path, options: Options | None = None) -> Program:
     options = options or Options()
     location = locate(path)
     if _has_graph(location, options):
-        return _from_graph(location, options)
-    from bnexport.scopes import program_from_names
+        program = _from_graph(location, options)
+    else:
+        from bnexport.scopes import program_from_names
 
-    return program_from_names(Checkpoint(location), options)
+        program = program_from_names(Checkpoint(location), options)
+    if said := options.given():
+        program.conversion["options"] = said
+    return program
 
 
 def to_unfolded(path: str | Path, options: Options | None = None) -> Program:

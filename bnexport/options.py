@@ -1,7 +1,7 @@
 """What a user may say of a conversion."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 
@@ -38,3 +38,11 @@ class Options:
     epsilon: float | None = None
     order: Sequence[str] = ()
     use_graph: bool = True
+
+    def given(self) -> dict[str, Any]:
+        """What was said, as JSON values by name: `Options(**options.given())` says the same."""
+        said = ((f.name, getattr(self, f.name), getattr(_DEFAULTS, f.name)) for f in fields(self))
+        return {name: list(value) if isinstance(value, tuple) else value for name, value, default in said if value != default and value != []}
+
+
+_DEFAULTS = Options()

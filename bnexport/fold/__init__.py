@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from bnexport.arrays import Folded
-from bnexport.fold.affine import Affine, affine
+from bnexport.arrays import Deferred, Folded
+from bnexport.fold.affine import Affine, NDArray, affine
 from bnexport.fold.commute import Refusal, backward, channel_axis, forward, named
 from bnexport.fold.linear import LINEAR, check_after, check_before, fold_after, fold_before
 from bnexport.fold.network import Network
@@ -242,8 +242,17 @@ def _round(layer: Layer, dtype: str) -> None:
     target = np.dtype(layer.provenance.pop("dtype", dtype))
     if layer.op == "ScaleShift":
         layer.attrs = {}
+    variables = layer.provenance.get("operands", {})
     for role, array in layer.arrays.items():
-        layer.arrays[role] = _rounded(array, target, f"the {role} of the layer {layer.name!r}")
+        if variables.get(role) == [] and array.dtype.kind == "f":  # a number of the graph's own, which may well be infinite, as in a mask
+            layer.arrays[role] = Deferred(array.shape, target, partial(_cast, array, target))
+        else:
+            layer.arrays[role] = _rounded(array, target, f"the {role} of the layer {layer.name!r}")
+
+
+def _cast(array: Array, dtype: "np.dtype[Any]") -> NDArray:
+    with np.errstate(over="ignore"):
+        return materialize(array).astype(dtype)
 
 
 def _rounded(array: Array, dtype: "np.dtype[Any]", label: str) -> Array:

@@ -253,11 +253,11 @@ class _Lowering:
             value = self._over_channels(node, value, data)
         if value.dtype.kind != "f" or not self._is_for_each_row(value, data):
             return None
-        if node.op in _QUOTIENTS:
-            with np.errstate(divide="ignore"):
-                value = 1.0 / value
         parts = [affine_part(self.live, node, other, multiplies=node.op not in _SUMS)]
-        if not np.isfinite(value.astype(self.shapes.dtype(result))).all():
+        with np.errstate(divide="ignore", over="ignore"):
+            value = 1.0 / value if node.op in _QUOTIENTS else value
+            finite = np.isfinite(value.astype(self.shapes.dtype(result))).all()
+        if not finite:
             return None  # a mask of infinities, or a number that only the operator itself can divide by
         if node.op not in _SUMS:
             return self._scale_shift(node, data, value, zero, parts)
