@@ -1,8 +1,8 @@
 """TensorFlow itself, where it is installed, evaluating the network that a bundle was made from.
 
-The graph is imported as it was saved and the checkpoint restored by its own saver; what makes it inference is fed, as the bundle's record says: flags, keep
-probabilities, moving statistics in place of the batch's. Only what cannot be fed is changed in the graph before it is imported: dropout whose probability is
-baked in is bypassed, and a fused batch norm that is baked into training mode gets its variables. Nothing here uses a kernel of bnexport's.
+The graph is imported as it was saved and the checkpoint restored by its own saver; what makes it inference is fed, as the bundle's record says: flags,
+keep probabilities, moving statistics in place of the batch's. Only what cannot be fed is changed in the graph before it is imported: dropout whose
+probability is baked in is bypassed, and a fused batch norm that is baked into training mode gets its variables. No kernel of bnexport's is used here.
 """
 
 import os
@@ -135,7 +135,7 @@ class Session:
         self._session.close()
 
     def evaluate(self, feeds: Mapping[str, NDArray]) -> dict[str, NDArray]:
-        """The tensors of the unfolded network that TensorFlow's graph holds under a name of its own, by the program's names; the outputs by `output:NAME`.
+        """The tensors of the unfolded network that TensorFlow's graph has too, by the program's names, and the outputs as `output:NAME`.
 
         Args:
             feeds: rows by the names of the inputs; as many as the graph was built for, where it was built for a number.

@@ -31,7 +31,7 @@ def pytest_terminal_summary(terminalreporter, config):
         counts = [sum(1 for c, _, v, _ in rows if v == verdict and category in (c, None)) for verdict in verdicts]
         terminalreporter.write_line(f"{category or 'together':<16}" + "".join(f"{count:>20}" for count in counts))
     for category, folder, verdict, why in rows:
-        if verdict != "matched":
+        if verdict not in ("matched", "without flags"):
             terminalreporter.write_line(f"{verdict}: {category}/{folder}: {why}")
 
 

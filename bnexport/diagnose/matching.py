@@ -87,7 +87,8 @@ def _match(network: Network, shapes: Shapes, given: Given) -> Match | None:
         if readings:
             return Match(given, readings, "output")
     if given.values.ndim > 1:  # an array of one dimension may have been anything
-        readings = _fitting(given, [t for t in reversed(network.order) if t not in network.inputs], shapes, exact=True)
+        tail = given.values.shape[1:]
+        readings = _fitting(given, [t for t in reversed(network.order) if t not in network.inputs and shapes[t][1:] == tail], shapes)
         if readings:
             return Match(given, readings, "shape")
     return None
@@ -137,12 +138,11 @@ def _plain(name: str) -> str:
     return text.strip("/").lower()
 
 
-def _fitting(given: Given, tensors: Iterable[str], shapes: Shapes, *, exact: bool = False) -> tuple[Reading, ...]:
+def _fitting(given: Given, tensors: Iterable[str], shapes: Shapes) -> tuple[Reading, ...]:
     readings = []
     for tensor in tensors:
         if tensor in shapes:
-            views = _views(given.values, shapes[tensor])
-            readings.extend(Reading(tensor, v, given.fineness.steps(v), note) for v, note in views if not (exact and note))
+            readings.extend(Reading(tensor, view, given.fineness.steps(view), note) for view, note in _views(given.values, shapes[tensor]))
     return tuple(readings)
 
 

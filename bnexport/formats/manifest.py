@@ -30,6 +30,8 @@ CONVENTIONS = {
     "Conv2D": "y = activation(conv(x, kernel) + bias); kernel is (height, width, in, out); the kernel is not flipped",
     "DepthwiseConv2D": "y = activation(conv(x, kernel) + bias); kernel is (height, width, in, multiplier)",
     "Conv2DTranspose": "y = activation(conv_transpose(x, kernel) + bias); kernel is (height, width, out, in)",
+    "Conv3D": "as Conv2D, kernel (depth, height, width, in, out)",
+    "Conv3DTranspose": "as Conv2DTranspose, kernel (depth, height, width, out, in)",
     "ScaleShift": "y = activation(x * scale + shift); scale and shift are broadcast against x from the last dimension on",
     "tensors": "a layer's first output is the tensor of the layer's name, the next are name:1, name:2, ...",
 }

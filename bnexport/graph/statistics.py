@@ -23,7 +23,7 @@ _NEARBY = 48  # nodes walked through between a reduction over the batch and the 
 
 @dataclass(frozen=True, slots=True)
 class Replacement:
-    """A batch statistic and the variable that holds its moving average."""
+    """A batch statistic, or the fused batch norm that takes it, and the variable that holds its moving average."""
 
     statistic: Ref
     variable: str
@@ -107,7 +107,7 @@ def _replace(live: Live, found: dict[Ref, str]) -> list[Replacement]:
             stored = [*node.inputs[:3], Ref(outputs[1]), Ref(outputs[2])]
             inference = live.add(Node(f"{name}/inference", node.op, stored, [], {**node.attrs, "is_training": False}))
             live.replace(Ref(name), inference)
-            replacements.extend(Replacement(Ref(name, i), outputs[i]) for i in (1, 2))
+            replacements.extend(Replacement(Ref(name), outputs[i]) for i in (1, 2))
     return replacements
 
 

@@ -98,10 +98,11 @@ def _restored_variables(graph: Graph, checkpoint: Checkpoint) -> dict[str, Saved
     only where the checkpoint holds its keys.
     """
     own = _run_by(graph, graph.restore_op)
+    lists: dict[Ref, list[str] | None] = {}
     assignments = [n for n in graph.nodes.values() if n.op in ("Assign", "AssignVariableOp") and len(n.inputs) >= 2]
     found: dict[str, Saved] = {}
     for node in sorted(assignments, key=lambda n: n.name not in own):
-        saved = _restore_behind(graph, node.inputs[1])
+        saved = _restore_behind(graph, node.inputs[1], lists)
         if saved is None or saved.key not in checkpoint:
             continue
         variable = _variable_behind(graph, node.inputs[0])
@@ -134,14 +135,15 @@ def _variable_behind(graph: Graph, ref: Ref) -> str | None:
         ref = node.inputs[ref.output if node.op == "IdentityN" else 0]
 
 
-def _restore_behind(graph: Graph, ref: Ref) -> Saved | None:
+def _restore_behind(graph: Graph, ref: Ref, lists: dict[Ref, list[str] | None]) -> Saved | None:
+    """What a saver restores a reference from. `lists` keeps the lists of names, of which all restored tensors share one."""
     for _ in range(8):  # identities, a cast or a reshape may stand between a restore and its variable
         node = graph.node(ref.node)
         if node.op in ("RestoreV2", "Restore", "RestoreSlice"):
-            names = _strings(graph, node.inputs[1])
+            names = _strings(graph, node.inputs[1], lists)
             if names is None or ref.output >= len(names):
                 return None
-            specs = _strings(graph, node.inputs[2]) if len(node.inputs) > 2 else None
+            specs = _strings(graph, node.inputs[2], lists) if len(node.inputs) > 2 else None
             return Saved(names[ref.output], _parse_slice(specs[ref.output]) if specs and ref.output < len(specs) else None)
         if not node.inputs or node.op not in (*ops.PASS_THROUGH, "Reshape", "Cast", "IdentityN"):
             return None
@@ -149,11 +151,14 @@ def _restore_behind(graph: Graph, ref: Ref) -> Saved | None:
     return None
 
 
-def _strings(graph: Graph, ref: Ref) -> list[str] | None:
-    node = graph.node(ref.node)
-    if node.op == "Const":
-        return [s.decode("utf-8", "backslashreplace") for s in node.attrs["value"].reshape(-1)]
-    return _strings(graph, node.inputs[0]) if node.op in ops.PASS_THROUGH and node.inputs else None
+def _strings(graph: Graph, ref: Ref, lists: dict[Ref, list[str] | None]) -> list[str] | None:
+    if ref not in lists:
+        node = graph.node(ref.node)
+        if node.op == "Const":
+            lists[ref] = [s.decode("utf-8", "backslashreplace") for s in node.attrs["value"].reshape(-1)]
+        else:
+            lists[ref] = _strings(graph, node.inputs[0], lists) if node.op in ops.PASS_THROUGH and node.inputs else None
+    return lists[ref]
 
 
 def _parse_slice(text: str) -> Slice | None:

@@ -1,0 +1,111 @@
+"""Where a user's own numbers part from a network's, and which mistake explains it.
+
+    result = diagnose("model.ckpt", "input.csv", "mine.npz")
+    result.agrees, result.findings[0].explanations[0].hypothesis.name
+
+`network` computes with mistakes made in it; `hypotheses` are the mistakes; `mine` and `matching` read the user's numbers and find their places; `compare` says when two
+numbers are the same; `search` puts these together, and `report` says what was found.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from bnexport.batchnorms import batch_norms
+from bnexport.checkpoint import Checkpoint, locate
+from bnexport.conversion import to_program, to_unfolded
+from bnexport.diagnose.case import Case
+from bnexport.diagnose.matching import matches
+from bnexport.diagnose.mine import read_mine
+from bnexport.diagnose.network import HALF, SINGLE, Arithmetic, Network
+from bnexport.diagnose.search import Compared, Finding, Search
+from bnexport.errors import IncompleteBundle, InputError
+from bnexport.options import Options
+from bnexport.tables import read_inputs
+
+__all__ = ["Diagnosis", "diagnose"]
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """What became of a comparison.
+
+    Attributes:
+        compared: the user's arrays beside the network's tensors, in the order of the network.
+        unmatched: a line for each array that has no place in the network.
+        findings: the differences in order, each with what explains it; none where all agrees. The last one may be unexplained.
+        rows: how many rows were given.
+    """
+
+    compared: tuple[Compared, ...]
+    unmatched: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    rows: int
+
+    @property
+    def agrees(self) -> bool:
+        """Whether all of the user's numbers are the network's, up to rounding."""
+        return not self.findings
+
+
+def diagnose(
+    path: str | Path, input: str | Path, mine: str | Path, options: Options | None = None, *, layer: str | None = None, header: bool | None = None
+) -> Diagnosis:
+    """Compares a user's own numbers with a checkpoint's network, and tries what people get wrong where they differ.
+
+    Args:
+        path: the checkpoint.
+        input: the rows that the user computed from: .csv, .npy or .npz (see `bnexport.tables.read_inputs`).
+        mine: the user's numbers (see `bnexport.diagnose.mine.read_mine`).
+        layer: what `mine` holds, where it holds one array: a tensor, layer, batch norm or scope; the network's output by default.
+        header: whether the first row of a CSV input names its columns.
+
+    The whole network is kept in memory, in float64.
+
+    Raises:
+        BnexportError: the checkpoint cannot be read, the network cannot be computed, or the files fit nothing in it.
+    """
+    options = options or Options()
+    given = read_mine(mine)
+    with Checkpoint(locate(path)) as checkpoint:
+        network, record = _network(path, options, checkpoint)
+        feeds = {port.tensor: value for port, value in _feeds(input, network, header, record.get("batch"))}
+        right = network.run(feeds, network.order)
+        shapes = {tensor: values.shape for tensor, values in right.items()}
+        found, unmatched = matches(network, shapes, given, layer)
+        case = Case(network, right, feeds, record, {}, _averaged(path, options, checkpoint, record))
+        search = Search(case, found, _unit(path, options, checkpoint))
+        rows = max((value.shape[0] for value in feeds.values() if value.ndim), default=1)
+        return Diagnosis(tuple(search.compared), tuple(unmatched), tuple(search.findings()), rows)
+
+
+def _network(path: str | Path, options: Options, checkpoint: Checkpoint) -> "tuple[Network, dict[str, object]]":
+    program = to_unfolded(path, options)
+    if program.conversion.get("incomplete"):
+        raise IncompleteBundle(f"{path}: {program.conversion['incomplete']}")
+    return Network(program, batch_norms(program, checkpoint)), program.conversion
+
+
+def _feeds(input: str | Path, network: Network, header: bool | None, batch: object) -> "list[tuple[object, np.ndarray]]":
+    ports = list(network.inputs.values())
+    (block,) = read_inputs(input, ports, header=header, block_rows=None)
+    return [(port, block[port.name]) for port in ports]
+
+
+def _averaged(path: str | Path, options: Options, checkpoint: Checkpoint, record: "dict[str, object]") -> Callable[[], Network | None]:
+    def averaged() -> Network | None:
+        entry = record.get("averages")
+        if not entry or "of" not in entry:
+            return None
+        return _network(path, replace(options, averages=not options.averages), checkpoint)[0]
+
+    return averaged
+
+
+def _unit(path: str | Path, options: Options, checkpoint: Checkpoint) -> Arithmetic:
+    """float32's, or float16's where the network itself computes in that."""
+    if not any(checkpoint.info(name).dtype == np.float16 for name in checkpoint):
+        return SINGLE
+    return HALF if to_program(path, options).outputs[0].dtype == "float16" else SINGLE

@@ -1,0 +1,356 @@
+"""Whether a bundle gives what its checkpoint computes: layer by layer, against the unfolded network in float64 and against TensorFlow.
+
+The truth is the network with nothing folded, every operation in float64. A bundle in float32 is some rounding errors away from it, and so is
+TensorFlow's own session; how far each is, in units of the largest number of the tensor, is what is measured.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bnexport.batchnorms import batch_norms
+from bnexport.draws import draw
+from bnexport.errors import BnexportError, InputError, UsageError
+from bnexport.options import Options
+from bnexport.program import Layer, Port, Program
+from bnexport.reference import Session, Unavailable, Variables, compare_variables
+from bnexport.runner import Model, load
+from bnexport.tracing import evaluate
+
+if TYPE_CHECKING:
+    from bnexport.checkpoint import Location
+
+NDArray = np.ndarray[Any, Any]
+
+TOLERANCES = {"float64": 1e-12, "float32": 1e-5, "float16": 1e-2}
+"""The largest difference, in units of the largest number of a tensor, that rounding is held to explain.
+
+One operation in float32 is off by up to 6e-8 of its result. A sum of a thousand products, in any order, is off by about 1e-6 of its scale, and errors grow
+through layers that subtract large numbers; TensorFlow's own session is 1e-7 to 2e-6 from the truth in real networks. What is wrong (an epsilon, a
+statistic, a weight, an activation) makes 1e-3 or more. 1e-5 lies well apart from both. The other kinds have the same room in their own units, but for
+float64, where the truth is rounded as well, and float16, where 1e-2 is ten units of rounding.
+"""
+
+PART_BYTES = 256 << 20
+"""About how much of a float64 trace is in memory at a time."""
+
+
+@dataclass(slots=True)
+class Difference:
+    """How far a tensor is from the truth, over all rows that were seen.
+
+    Attributes:
+        most: the largest absolute difference.
+        total: the sum of the absolute differences.
+        count: of how many numbers.
+        scale: the largest absolute number of the truth.
+    """
+
+    most: float = 0.0
+    total: float = 0.0
+    count: int = 0
+    scale: float = 0.0
+
+    def add(self, values: NDArray, truth: NDArray) -> None:
+        """Takes in some rows. Where one is infinite or NaN the other has to be the same."""
+        values, truth = (np.asarray(array, np.float64) for array in (values, truth))
+        finite = np.isfinite(truth)
+        with np.errstate(invalid="ignore", over="ignore"):
+            apart = np.where(finite, np.abs(values - truth), np.where((values == truth) | (np.isnan(values) & np.isnan(truth)), 0.0, np.inf))
+        apart = np.where(np.isnan(apart), np.inf, apart)
+        self.count += apart.size
+        if apart.size:
+            self.most = max(self.most, float(apart.max()))
+            self.total += float(apart.sum())
+            self.scale = max(self.scale, float(np.abs(truth).max(initial=0.0, where=finite)))
+
+    @property
+    def relative(self) -> float:
+        """The largest difference in units of the scale."""
+        return self._in_units(self.most)
+
+    @property
+    def relative_mean(self) -> float:
+        """The mean difference in units of the scale."""
+        return self._in_units(self.total / max(self.count, 1))
+
+    def _in_units(self, size: float) -> float:
+        return size / self.scale if self.scale else (0.0 if size == 0 else np.inf)
+
+    def ulps(self, dtype: str) -> tuple[float, float]:
+        """The largest and the mean difference in units in the last place of a number as large as the scale."""
+        unit = float(np.spacing(np.asarray(self.scale, dtype))) if self.scale else 1.0
+        return self.most / unit, self.total / max(self.count, 1) / unit
+
+
+@dataclass(slots=True)
+class LayerCheck:
+    """One layer of a bundle.
+
+    Attributes:
+        name, op, activation: of the layer.
+        equals: the tensor of the unfolded network that it gives; None where folding left it a value of its own.
+        bundle: how far it is from the truth.
+        tensorflow: how far TensorFlow's own tensor is, where there is one.
+        added: how much further from the truth the layer's result is than what it takes, in units of the scale.
+    """
+
+    name: str
+    op: str
+    activation: str | None
+    equals: str | None
+    bundle: Difference | None = None
+    tensorflow: Difference | None = None
+    added: float = 0.0
+
+
+@dataclass(slots=True)
+class OutputCheck:
+    """One output: how far the bundle and TensorFlow are from the truth."""
+
+    name: str
+    bundle: Difference = field(default_factory=Difference)
+    tensorflow: Difference | None = None
+
+    @property
+    def nearer(self) -> bool | None:
+        """Whether the bundle is at least as near to the truth as TensorFlow; None without TensorFlow."""
+        return None if self.tensorflow is None else self.bundle.most <= self.tensorflow.most
+
+    @property
+    def ratio(self) -> float | None:
+        """The bundle's largest difference over TensorFlow's; below 1 is nearer."""
+        if self.tensorflow is None:
+            return None
+        return self.bundle.most / self.tensorflow.most if self.tensorflow.most else (1.0 if self.bundle.most == 0 else np.inf)
+
+
+@dataclass(slots=True)
+class Verification:
+    """What was found.
+
+    Attributes:
+        checkpoint, bundle: the files.
+        rows: how many examples were evaluated.
+        inputs: for each input where its numbers came from.
+        dtype: the floating-point kind of the bundle's outputs.
+        tolerance: the largest difference allowed, in units of each tensor's scale.
+        layers, outputs: in the bundle's order.
+        tensorflow: TensorFlow's version, where it evaluated the network.
+        unavailable: else why not.
+        variables: the reading of each variable compared with TensorFlow's; None where there is no TensorFlow.
+    """
+
+    checkpoint: str
+    bundle: str
+    rows: int
+    inputs: dict[str, str]
+    dtype: str
+    tolerance: float
+    layers: list[LayerCheck]
+    outputs: list[OutputCheck]
+    tensorflow: str | None = None
+    unavailable: str | None = None
+    variables: Variables | None = None
+
+    @property
+    def beyond(self) -> list[LayerCheck]:
+        """The layers that are further from the truth than the tolerance, in their order: the first is where it begins."""
+        return [layer for layer in self.layers if layer.bundle is not None and not layer.bundle.relative <= self.tolerance]
+
+    @property
+    def adds_most(self) -> LayerCheck | None:
+        """The layer that adds the most to the difference."""
+        return max((layer for layer in self.layers if layer.bundle is not None), key=lambda layer: layer.added, default=None)
+
+    @property
+    def passed(self) -> bool:
+        """Whether all layers and outputs are within the tolerance, and every variable reads as TensorFlow reads it."""
+        outputs = all(output.bundle.relative <= self.tolerance for output in self.outputs)
+        return outputs and not self.beyond and not (self.variables and self.variables.different)
+
+
+def verify(
+    checkpoint: str | Path,
+    bundle: str | Path,
+    *,
+    input_file: str | Path | None = None,
+    header: bool | None = None,
+    rows: int = 32,
+    seed: int = 0,
+    tolerance: float | None = None,
+) -> Verification:
+    """Compares a bundle with the checkpoint that it was made from.
+
+    Args:
+        input_file: rows to evaluate, as `bnexport run` takes them; without it `rows` random ones are drawn (`bnexport.draws`).
+        tolerance: in units of each tensor's largest number; by default as `TOLERANCES` says.
+
+    Raises:
+        UsageError: the two files are not of one network.
+        BnexportError: one of them cannot be read or evaluated. That TensorFlow cannot is no error.
+    """
+    from bnexport.checkpoint import Checkpoint, locate
+    from bnexport.conversion import to_unfolded
+
+    model = load(bundle)
+    options = Options(**model.conversion.get("options", {}))
+    location = locate(checkpoint)
+    try:
+        program = to_unfolded(checkpoint, options)
+    except UsageError as error:
+        raise UsageError(f"{checkpoint} cannot be read in the way that {bundle} was made: {error}") from error
+    _check_ports(checkpoint, bundle, program, model)
+    with Checkpoint(location) as stored:
+        norms = batch_norms(program, stored)
+        if input_file is not None:
+            feeds, sources = _from_file(input_file, model, header)
+        else:
+            feeds, sources = draw(program, norms, model.inputs, rows, seed)
+        dtype = next((p.dtype for p in model.outputs if p.dtype.startswith("float")), "float32")
+        count = max((len(value) for value in feeds.values() if value.ndim), default=1)
+        layers = [LayerCheck(layer.name, layer.op, layer.activation, layer.provenance.get("equals")) for layer in model.layers]
+        outputs = [OutputCheck(port.name) for port in model.outputs]
+        found = Verification(
+            str(checkpoint), str(bundle), count, sources, dtype, TOLERANCES[dtype] if tolerance is None else tolerance, layers, outputs
+        )
+        try:
+            found.variables = compare_variables(stored)
+        except Unavailable as error:
+            found.unavailable = str(error)
+    _compare(found, model, Model(program, str(checkpoint)), feeds, _session(found, location, options, model))
+    _attribute(found, model)
+    return found
+
+
+def _session(found: Verification, location: "Location", options: Options, model: Model) -> Session | None:
+    try:
+        session = Session(location, options, model.conversion)
+    except Unavailable as error:
+        found.unavailable = str(error)
+        return None
+    found.tensorflow = session.version
+    return session
+
+
+def _check_ports(checkpoint: str | Path, bundle: str | Path, program: Program, model: Model) -> None:
+    for kind, theirs, ours in (("inputs", program.inputs, model.inputs), ("outputs", program.outputs, model.outputs)):
+        if [(p.name, p.shape) for p in theirs] != [(p.name, p.shape) for p in ours]:
+            raise UsageError(
+                f"{bundle} was not made from {checkpoint}: the bundle's {kind} are {_listed(ours)}, the checkpoint's network has {_listed(theirs)}"
+            )
+    known = {layer.name for layer in program.layers}
+    for layer in model.layers:
+        equal = layer.provenance.get("equals")
+        if equal is not None and equal not in known:
+            raise UsageError(
+                f"{bundle} was not made from {checkpoint}: the bundle's layer {layer.name} gives the tensor {equal}, which the checkpoint's network does not have"
+            )
+
+
+def _listed(ports: "tuple[Port, ...] | list[Port]") -> str:
+    from bnexport.report import shape_text
+
+    return ", ".join(f"{port.name} {shape_text(port.shape)}" for port in ports) or "none"
+
+
+def _from_file(path: str | Path, model: Model, header: bool | None) -> tuple[dict[str, NDArray], dict[str, str]]:
+    from bnexport.tables import read_inputs
+
+    blocks = list(read_inputs(path, model.inputs, header=header, block_rows=None))
+    if not blocks:
+        raise InputError(f"{path} holds no rows")
+    return blocks[0], {port.name: f"the rows of {path}" for port in model.inputs}
+
+
+# ---- comparing
+
+
+def _compare(found: Verification, model: Model, truth: Model, feeds: Mapping[str, NDArray], session: Session | None) -> None:
+    """Evaluates all of them, some rows at a time where rows do not depend on each other, and takes in the differences."""
+    try:
+        for part in _parts(model, truth, feeds):
+            exact = _evaluated(truth, part, found)
+            traced = evaluate(model, part)
+            predicted = model.predict(part)
+            theirs = _theirs(found, session, model, part)
+            for check in found.layers:
+                if check.equals is not None:
+                    check.bundle = _added(check.bundle, traced[check.name], exact[check.equals], found, check.name)
+                    if check.equals in theirs:
+                        check.tensorflow = _added(check.tensorflow, theirs[check.equals], exact[check.equals], found, check.name)
+            for output, port in zip(found.outputs, truth.outputs, strict=True):
+                values = predicted[output.name] if isinstance(predicted, dict) else predicted
+                _added(output.bundle, values, exact[port.tensor], found, output.name)
+                if f"output:{output.name}" in theirs:
+                    output.tensorflow = _added(output.tensorflow, theirs[f"output:{output.name}"], exact[port.tensor], found, output.name)
+    finally:
+        if session is not None:
+            session.__exit__()
+
+
+def _evaluated(truth: Model, part: Mapping[str, NDArray], found: Verification) -> dict[str, NDArray]:
+    try:
+        return evaluate(truth, part)
+    except InputError as error:
+        raise UsageError(f"{found.bundle} was not made from {found.checkpoint}: {error}") from error
+
+
+def _added(difference: Difference | None, values: NDArray, exact: NDArray, found: Verification, name: str) -> Difference:
+    difference = difference or Difference()
+    if values.shape != exact.shape:
+        raise UsageError(
+            f"{found.bundle} was not made from {found.checkpoint}: {name} is of shape {list(values.shape)}, and the checkpoint gives {list(exact.shape)}"
+        )
+    difference.add(values, exact)
+    return difference
+
+
+def _parts(model: Model, truth: Model, feeds: Mapping[str, NDArray]) -> Iterator[dict[str, NDArray]]:
+    batched = [p.name for p in model.inputs if p.shape and p.shape[0] is None]
+    count = len(feeds[batched[0]]) if batched else 1
+    if not (model.row_by_row and truth.row_by_row and batched) or count <= 1:
+        yield dict(feeds)
+        return
+    one = {name: value[:1] if name in batched else value for name, value in feeds.items()}
+    step = max(1, PART_BYTES // max(1, sum(value.nbytes for value in truth.trace(one).values())))
+    for start in range(0, count, step):
+        yield {name: value[start : start + step] if name in batched else value for name, value in feeds.items()}
+
+
+def _theirs(found: Verification, session: Session | None, model: Model, part: Mapping[str, NDArray]) -> dict[str, NDArray]:
+    """TensorFlow's tensors; none where it fails, which is noted."""
+    if session is None or found.unavailable is not None:
+        return {}
+    batch = model.conversion.get("batch")
+    rows = max((len(value) for value in part.values() if value.ndim), default=1)
+    try:
+        if batch is None or rows == batch:
+            return session.evaluate(part)
+        raise Unavailable(f"the graph takes {batch} rows at a time, and there are {rows}")
+    except Unavailable as error:
+        found.unavailable, found.tensorflow = str(error), None
+        for check in (*found.layers, *found.outputs):
+            check.tensorflow = None
+        return {}
+
+
+def _attribute(found: Verification, model: Model) -> None:
+    """How much each layer adds: its own difference less the largest of what it takes; a tensor that cannot be compared hands its operands' on."""
+    reached: dict[str, float] = {port.tensor: 0.0 for port in model.inputs}
+    for check, layer in zip(found.layers, model.layers, strict=True):
+        before = max((reached.get(tensor, 0.0) for tensor in _tensors(layer)), default=0.0)
+        after = before if check.bundle is None else check.bundle.relative
+        check.added = max(0.0, after - before) if np.isfinite(after) else np.inf
+        for number in range(layer.outputs):
+            reached[layer.name if number == 0 else f"{layer.name}:{number}"] = after
+
+
+def _tensors(layer: Layer) -> list[str]:
+    return [operand for operand in layer.inputs if isinstance(operand, str) and not operand.startswith("@")]
+
+
+__all__ = ["TOLERANCES", "BnexportError", "Difference", "LayerCheck", "OutputCheck", "Verification", "verify"]
