@@ -23,6 +23,8 @@ WORK = REPOSITORY / "build" / "benchmarks"
 PEERS = Path(__file__).parent / "peers"
 BNEXPORT = (sys.executable, "-m", "bnexport")
 
+ENOUGH, FEWEST = 60.0, 3
+"""Seconds after which no more rounds are begun, and how many there are even so."""
 SPIN = 0.05
 """Seconds after which another library's threads, which wait for more work by spinning, have gone to sleep."""
 
@@ -83,12 +85,18 @@ def process(command: Sequence[str | os.PathLike[str]]) -> Run:
 
 
 def alternating(runs: Mapping[str, Callable[[], float]], rounds: int, *, warm: bool = True) -> dict[str, list[float]]:
-    """Seconds by name, `rounds` of each in the order A B A B, so that what else the machine does hits all alike; one of each before, not counted."""
+    """Seconds by name, `rounds` of each in the order A B A B, so that what else the machine does hits all alike; one of each before, not counted.
+
+    No more are begun after `ENOUGH` seconds, but for the `FEWEST`.
+    """
     if warm:
         for run in runs.values():
             run()
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds):
+    start = perf_counter()
+    for number in range(rounds):
+        if number >= FEWEST and perf_counter() - start > ENOUGH:
+            break
         for name, run in runs.items():
             seconds[name].append(run())
     return seconds
@@ -97,15 +105,19 @@ def alternating(runs: Mapping[str, Callable[[], float]], rounds: int, *, warm: b
 def repeated(call: Callable[[], object], at_least: float = 0.1) -> Callable[[], float]:
     """Seconds per call, of as many calls in a row as take `at_least` seconds."""
 
-    def timed(times: int) -> float:
+    def timed(times: int, warm: bool = True) -> float:
         sleep(SPIN)
-        call()
+        if warm:
+            call()
         start = perf_counter()
         for _ in range(times):
             call()
         return (perf_counter() - start) / times
 
-    few = max(1, round(at_least / 10 / max(timed(1), 1e-7)))
+    first = timed(1, warm=False)
+    if first > at_least:  # what takes so long needs no warming up
+        return lambda: timed(1, warm=False)
+    few = max(1, round(at_least / 10 / max(first, 1e-7)))
     times = max(1, round(at_least / max(timed(few), 1e-7)))
     return lambda: timed(times)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bnexport._version import __version__
+from bnexport.commands.diagnose import diagnose
 from bnexport.commands.options import conversion_options
 from bnexport.commands.trace import trace
 from bnexport.errors import BnexportError, CheckpointError, UsageError
@@ -235,7 +236,8 @@ def _predicted(model: "Model", blocks: "Iterable[Block]") -> "Iterator[dict[str,
 @main.command()
 @click.argument("path", metavar="PATH")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for machines.")
-def inspect(path: str, as_json: bool) -> None:
+@click.option("--html", "html", metavar="FILE", help="Write a page to look at instead: the network as a graph, its weights and what was folded.")
+def inspect(path: str, as_json: bool, html: str | None) -> None:
     """List what PATH, a checkpoint or a bundle, holds.
 
     Of a checkpoint: each layer's variables with role, shape and dtype, the batch norms' epsilon, and what belongs to no layer. Of a bundle: inputs,
@@ -245,7 +247,16 @@ def inspect(path: str, as_json: bool) -> None:
     Example:
         bnexport inspect model.ckpt
         bnexport inspect out.npz --json
+        bnexport inspect model.ckpt --html report.html
     """
+    if html is not None:
+        from bnexport.html.page import write_page
+
+        if as_json:
+            raise UsageError("--json and --html are two ways to show the same: give one of them")
+        write_page(path, html)
+        click.echo(f"wrote {html}", err=True)
+        return
     from bnexport.inspection import examine, listing
 
     record = examine(path)
@@ -260,3 +271,4 @@ def inspect(path: str, as_json: bool) -> None:
 
 
 main.add_command(trace)
+main.add_command(diagnose)

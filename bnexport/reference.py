@@ -1,11 +1,12 @@
 """TensorFlow itself, where it is installed, evaluating the network that a bundle was made from.
 
-The graph is imported as it was saved and the checkpoint restored by its own saver; what makes it inference is fed, as the bundle's record says: flags,
-keep probabilities, moving statistics in place of the batch's. Only what cannot be fed is changed in the graph before it is imported: dropout whose
-probability is baked in is bypassed, and a fused batch norm that is baked into training mode gets its variables. No kernel of bnexport's is used here.
+The graph is imported as it was saved and the checkpoint restored by its own saver. What makes it inference is fed, as the bundle's record says:
+flags, keep probabilities, moving statistics in place of the batch's. Only what cannot be fed is changed in the graph before it is imported: dropout
+with a constant probability is bypassed, and a fused batch norm that can only train gets its variables. No kernel of bnexport's is used here.
 """
 
 import os
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from bnexport.options import Options
 
 NDArray = np.ndarray[Any, Any]
+
+
+_COLLECTIONS = ("variables", "trainable_variables", "local_variables")
+_GONE = re.compile(r"Tensor (\S+), specified in either feed_devices or fetch_devices was not found")
 
 
 class Unavailable(BnexportError):
@@ -79,16 +84,18 @@ def compare_variables(checkpoint: Checkpoint) -> Variables:
         reader = tf.train.load_checkpoint(str(checkpoint.prefix))
         for name in checkpoint.names():
             found.compared += 1
-            if not _same_bits(checkpoint.read(name), np.asarray(reader.get_tensor(name))):
+            if not _same_bits(checkpoint.read(name), reader.get_tensor(name)):
                 found.different.append(name)
     except (tf.errors.OpError, RuntimeError, ValueError) as error:
         raise Unavailable(f"TensorFlow does not read {checkpoint.prefix}: {_first_line(error)}") from error
     return found
 
 
-def _same_bits(ours: NDArray, theirs: NDArray) -> bool:
-    if ours.dtype.hasobject or theirs.dtype.hasobject or theirs.dtype.kind == "S":
-        return bool(ours.shape == theirs.shape and ours.reshape(-1).tolist() == theirs.reshape(-1).tolist())
+def _same_bits(ours: NDArray, theirs: Any) -> bool:
+    if ours.dtype.hasobject:  # text, of which TensorFlow gives one alone as bytes
+        texts = np.asarray(theirs, object)
+        return bool(ours.shape == texts.shape and ours.reshape(-1).tolist() == texts.reshape(-1).tolist())
+    theirs = np.asarray(theirs)
     return bool(ours.dtype == theirs.dtype and ours.shape == theirs.shape and ours.tobytes() == theirs.tobytes())
 
 
@@ -138,44 +145,60 @@ class Session:
         """The tensors of the unfolded network that TensorFlow's graph has too, by the program's names, and the outputs as `output:NAME`.
 
         Args:
-            feeds: rows by the names of the inputs; as many as the graph was built for, where it was built for a number.
+            feeds: rows by the names of the inputs.
 
         Raises:
             Unavailable: TensorFlow fails.
         """
-        inference = self._inference
         with _quiet():
-            fed = dict(self._feeds)
-            for ref, name in inference.inputs.items():
-                tensor = self._tensor(self._input_names(ref, name))
-                if tensor is None:
-                    raise Unavailable(f"TensorFlow's graph has no tensor for the input {name}")
-                fed[tensor] = feeds[name].astype(tensor.dtype.as_numpy_dtype)
-            wanted = {
-                name: tensor
-                for ref, name in inference.lowered.tensors.items()
-                if (tensor := self._tensor([str(ref)])) is not None and tensor not in fed
-            }
-            for name, ref in inference.outputs.items():
-                tensor = self._tensor(self._output_names(ref, name))
-                if tensor is None:
-                    raise Unavailable(f"TensorFlow's graph has no tensor for the output {name}")
-                wanted[f"output:{name}"] = tensor
-            self._settle_dropout(fed)
+            inputs = {name: self._named([*self._signed("inputs", name), str(ref), name], name) for ref, name in self._inference.inputs.items()}
             try:
-                return dict(self._session.run(wanted, fed))
+                return _joined(
+                    self._run({t: part[n].astype(t.dtype.as_numpy_dtype) for n, t in inputs.items()}, rows) for part, rows in _batches(inputs, feeds)
+                )
             except (self._tf.errors.OpError, ValueError, TypeError) as error:
                 raise Unavailable(f"TensorFlow {self.version} cannot evaluate the graph: {_first_line(error)}") from error
+
+    def _run(self, inputs: Mapping[Any, NDArray], rows: int | None) -> dict[str, NDArray]:
+        """One batch; of results that have as many rows as it, the first `rows`."""
+        fed = {**self._feeds, **inputs}
+        layers = {}
+        for ref, name in self._inference.lowered.tensors.items():
+            tensor = self._tensor([str(ref), f"{ref.node.removesuffix('/inference')}:{ref.output}"])
+            if tensor is not None and tensor not in fed:
+                layers[name] = tensor
+        outputs = {
+            f"output:{name}": self._named([*self._signed("outputs", name), str(ref), name], name) for name, ref in self._inference.outputs.items()
+        }
+        self._settle_dropout(fed)
+        # The outputs by themselves, as people run them: what else is fetched keeps TensorFlow from fusing operations.
+        results = {**self._layers(layers, fed), **self._session.run(outputs, fed)}
+        if rows is None:
+            return results
+        batch = max(len(value) for value in inputs.values())
+        return {name: value[:rows] if value.ndim and len(value) == batch else value for name, value in results.items()}
+
+    def _layers(self, wanted: dict[str, Any], fed: Mapping[Any, NDArray]) -> dict[str, NDArray]:
+        """Tensors on the way, without those that TensorFlow's optimizer does away with even though they are asked for."""
+        while True:
+            try:
+                return dict(self._session.run(wanted, fed))
+            except self._tf.errors.InvalidArgumentError as error:
+                gone = _GONE.search(error.message)
+                kept = {name: tensor for name, tensor in wanted.items() if gone is None or tensor.name != gone[1]}
+                if len(kept) == len(wanted):
+                    raise
+                wanted = kept
 
     # ---- the graph as it is imported
 
     def _baked(self) -> dict[str, str]:
         """What stands in place of outputs that no feed can change: of dropout whose probability the graph holds as a constant."""
         fed = {entry["node"] for entry in self._record.get("dropped", ()) if entry.get("fed_by")}
+        from bnexport.graph.graphdef import Ref
+
         baked = {}
         for entry in self._record.get("dropped", ()):
-            from bnexport.graph.graphdef import Ref
-
             source = self._inference.live.replaced.get(Ref(entry["node"]))
             if source is not None and entry["node"] not in fed and source.node in self._names:
                 baked[entry["node"]] = str(source)
@@ -189,25 +212,27 @@ class Session:
 
         for node in self._meta.graph_def.node:
             node.input[:] = [followed(name) for name in node.input]
-        for entry in self._record.get("statistics", ()):
-            self._use_variable(*_parsed(entry["in_place_of"]), entry["variable"])
-
-    def _use_variable(self, name: str, output: int, variable: str) -> None:
-        """Gives a fused batch norm in training mode its moving mean (output 1) or variance (output 2) as an operand, out of training mode."""
         nodes = {node.name: node for node in self._meta.graph_def.node}
-        node, source = nodes.get(name), nodes.get(variable)
-        if node is None or source is None or output not in (1, 2) or not node.op.startswith("FusedBatchNorm"):
-            return
+        for entry in self._record.get("statistics", ()):
+            node = nodes.get(_parsed(entry["in_place_of"])[0])
+            if node is not None and node.op.startswith("FusedBatchNorm"):
+                # The record has the mean before the variance, which is the order of the operands.
+                self._use_variable(node, 4 if not node.attr["is_training"].b else 3, nodes[entry["variable"]])
+
+    def _use_variable(self, node: Any, operand: int, variable: Any) -> None:
+        """Takes a fused batch norm out of training mode, with a variable as its mean (operand 3) or variance (4)."""
         node.attr["is_training"].b = False
-        node.input[2 + output] = variable
-        if source.op == "VarHandleOp":
-            read = self._meta.graph_def.node.add(name=f"{name}/moving_{output}", op="ReadVariableOp", input=[variable])
-            read.attr["dtype"].CopyFrom(source.attr["dtype"])
-            node.input[2 + output] = read.name
+        node.input[operand] = variable.name
+        if variable.op == "VarHandleOp":
+            read = self._meta.graph_def.node.add(name=f"{node.name}/moving_{operand}", op="ReadVariableOp", input=[variable.name])
+            read.attr["dtype"].CopyFrom(variable.attr["dtype"])
+            node.input[operand] = read.name
 
     def _restored(self, location: Location) -> Any:
         v1 = self._tf.compat.v1
         graph = self._tf.Graph()
+        for key in [key for key in self._meta.collection_def if key not in _COLLECTIONS]:
+            del self._meta.collection_def[key]  # summaries, queues and training operations, some of which are not in the graph that was saved
         with graph.as_default():
             saver = v1.train.import_meta_graph(self._meta, clear_devices=True)
             session = v1.Session(graph=graph)
@@ -249,21 +274,24 @@ class Session:
         self._feeds[tensor] = value.astype(tensor.dtype.as_numpy_dtype)
 
     def _settle_dropout(self, fed: dict[Any, NDArray]) -> None:
-        """Feeds keep probabilities 1 and rates 0: the wrong one of the two divides by zero, which is how they are told apart."""
-        for entry in self._record.get("dropped", ()):
-            if not entry.get("fed_by"):
+        """Feeds keep probabilities 1 and rates 0. The other way round dropout drops everything, which is how the two are told apart."""
+        entries = [entry for entry in self._record.get("dropped", ()) if entry.get("fed_by")]
+        switches = [switch for entry in entries if (switch := self._tensor([entry["fed_by"]])) is not None and switch not in fed]
+        trial = {switch: np.ones(_sizes(switch), switch.dtype.as_numpy_dtype) for switch in switches}
+        for entry in entries:
+            switch, result = self._tensor([entry["fed_by"]]), self._tensor([entry["node"]])
+            if switch is None or result is None:
+                raise Unavailable(f"the dropout at {entry['node']} is inside a function, where its probability cannot be told from a rate")
+            if switch in fed:
                 continue
-            switch, result = (self._tensor([f"{entry[key]}:0"]) for key in ("fed_by", "node"))
-            if switch is None or switch in fed:
-                continue
-            if result is None:
-                raise Unavailable(f"the dropout at {entry['node']} is inside a function, where nothing tells its probability from its rate")
-            kind = switch.dtype.as_numpy_dtype
-            fed[switch] = self._feeds[switch] = np.ones(switch.shape.as_list() if switch.shape.rank else (), kind)
-            others = [self._tensor([f"{e['fed_by']}:0"]) for e in self._record["dropped"] if e.get("fed_by")]
-            trial = {**{other: np.ones((), other.dtype.as_numpy_dtype) for other in others if other is not None}, **fed}
-            if not np.isfinite(self._session.run(result, trial)).all():
-                fed[switch] = self._feeds[switch] = np.zeros_like(fed[switch])
+            values = {}
+            for value in (1, 0):
+                trial[switch] = np.full(_sizes(switch), value, switch.dtype.as_numpy_dtype)
+                values[value] = self._session.run(result, {**trial, **fed})
+            kept = [value for value, numbers in values.items() if np.isfinite(numbers).all() and numbers.any()]
+            if len(kept) != 1:
+                raise Unavailable(f"nothing tells whether {entry['fed_by']} is the probability or the rate of the dropout at {entry['node']}")
+            fed[switch] = self._feeds[switch] = np.full(_sizes(switch), kept[0], switch.dtype.as_numpy_dtype)
 
     # ---- names
 
@@ -279,13 +307,39 @@ class Session:
                 return operation.outputs[output]
         return None
 
-    def _input_names(self, ref: "Ref", name: str) -> list[str]:
-        info = self._signature.inputs.get(name) if self._signature else None
-        return [*([info.name] if info is not None and info.name else []), str(ref), name]
+    def _named(self, names: Iterable[str], name: str) -> Any:
+        tensor = self._tensor(names)
+        if tensor is None:
+            raise Unavailable(f"TensorFlow's graph has no tensor for {name}")
+        return tensor
 
-    def _output_names(self, ref: "Ref", name: str) -> list[str]:
-        info = self._signature.outputs.get(name) if self._signature else None
-        return [*([info.name] if info is not None and info.name else []), str(ref), name]
+    def _signed(self, kind: str, name: str) -> list[str]:
+        """The tensor that the signature gives for one of its `inputs` or `outputs`."""
+        info = getattr(self._signature, kind).get(name) if self._signature else None
+        return [info.name] if info is not None and info.name else []
+
+
+def _batches(tensors: Mapping[str, Any], feeds: Mapping[str, NDArray]) -> Iterator[tuple[dict[str, NDArray], int | None]]:
+    """The rows in batches of the size that the graph has baked into its inputs, the last one filled up; with each how many of its rows count."""
+    sizes = {tensor.shape[0] for tensor in tensors.values() if tensor.shape.rank and tensor.shape[0] is not None}
+    counts = {len(feeds[name]) for name in tensors if feeds[name].ndim}
+    if len(sizes) != 1 or len(counts) != 1 or sizes == counts:
+        yield dict(feeds), None
+        return
+    (batch,), (count,) = sizes, counts
+    for start in range(0, count, batch):
+        rows = min(batch, count - start)
+        yield (
+            {name: np.concatenate([value[start : start + rows], np.repeat(value[-1:], batch - rows, axis=0)]) for name, value in feeds.items()},
+            rows,
+        )
+
+
+def _joined(parts: Iterable[dict[str, NDArray]]) -> dict[str, NDArray]:
+    results = list(parts)
+    if len(results) == 1:
+        return results[0]
+    return {name: np.concatenate([part[name] for part in results]) if value.ndim else value for name, value in results[0].items()}
 
 
 def _meta_graph(tf: Any, location: Location) -> Any:
@@ -305,6 +359,11 @@ def _meta_graph(tf: Any, location: Location) -> Any:
     except DecodeError as error:
         raise Unavailable("TensorFlow cannot read the graph") from error
     return next((m for m in model.meta_graphs if "serve" in m.meta_info_def.tags), model.meta_graphs[0])
+
+
+def _sizes(tensor: Any) -> tuple[int, ...]:
+    """The shape of a setting: of a scalar unless it says otherwise."""
+    return tuple(tensor.shape.as_list()) if tensor.shape.is_fully_defined() else ()
 
 
 def _parsed(name: str) -> tuple[str, int]:

@@ -84,6 +84,8 @@ class Model:
         self.row_by_row = (
             self._batch is None and all(p.shape and p.shape[0] is None for p in self.outputs) and all(_is_row_by_row(layer) for layer in self.layers)
         )
+        new = {layer.name for layer in self.layers if makes_new_memory(layer)}
+        self._own = [port.tensor in new for port in self.outputs]  # others may be views of an input or of a constant
         self._row_bytes = 0
 
     # ---- predicting
@@ -111,6 +113,7 @@ class Model:
         feeds = self._checked(data)
         with ieee():
             results = self._run_rows(feeds)
+        results = [value if own else value.copy() for own, value in zip(self._own, results, strict=True)]
         if len(self.outputs) == 1:
             return results[0]
         return {port.name: value for port, value in zip(self.outputs, results, strict=True)}
@@ -272,7 +275,10 @@ def _fits(port: Port, array: NDArray) -> bool:
 
 def _fitted(source: str, port: Port, value: Any) -> NDArray:
     """An input as an array of the port's dtype and shape."""
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise InputError(f"{source}: the input {port.name!r} was given as rows of different lengths; {_expected(port)}") from error
     wanted = np.dtype(port.dtype)
     if array.dtype != wanted:
         if array.dtype.kind not in "fiub" or (wanted.kind in "iu" and array.dtype.kind == "f") or (wanted.kind == "b" and array.dtype.kind != "b"):

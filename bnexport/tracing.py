@@ -69,14 +69,21 @@ def evaluate(model: Model, feeds: Mapping[str, NDArray]) -> dict[str, NDArray]:
     batch = model.conversion.get("batch")
     rows = {len(value) for value in feeds.values() if value.ndim}
     if batch is None or rows == {batch} or len(rows) != 1:
-        return model.trace(feeds)
+        return _traced(model, feeds)
     (count,) = rows
     parts = []
     for start in range(0, count, batch):
         short = max(0, start + batch - count)
         filled = {name: np.concatenate([value[start : start + batch], np.repeat(value[-1:], short, axis=0)]) for name, value in feeds.items()}
-        parts.append({name: value[: batch - short] if short and _is_by_row(value, batch) else value for name, value in model.trace(filled).items()})
+        parts.append(
+            {name: value[: batch - short] if short and _is_by_row(value, batch) else value for name, value in _traced(model, filled).items()}
+        )
     return {name: np.concatenate([part[name] for part in parts]) if value.ndim else value for name, value in parts[0].items()}
+
+
+def _traced(model: Model, feeds: Mapping[str, NDArray]) -> dict[str, NDArray]:
+    """Without the further results of a FusedBatchNorm, which has none at inference."""
+    return {name: value for name, value in model.trace(feeds).items() if value is not None}
 
 
 def _is_by_row(value: NDArray, batch: int) -> bool:
@@ -88,7 +95,7 @@ def _is_by_row(value: NDArray, batch: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class NormValues:
-    """One batch norm at one row and one unit, in the words of the question that people ask: after = scale·(before − mean)/√(var + epsilon) + offset."""
+    """One batch norm at one row and one unit, in the words that people ask in: after = scale·(before − mean)/√(var + epsilon) + offset."""
 
     name: str
     row: int

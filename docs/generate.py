@@ -3,6 +3,7 @@
     <!-- run: COMMAND -->       the fenced block that follows shows the command and all that it prints
     <!-- prints -->             the fenced block that follows shows what the Python block before it prints
     <!-- options: COMMAND -->   a table of the command's options, up to <!-- end -->
+    <!-- commands -->           a section with the --help of each command, up to <!-- end -->
 
 The blocks of a page are run in the order in which they stand, in one folder that holds `fixtures/`, Python's all in one namespace.
 `tests/test_docs.py` fails where a page no longer says what is printed.
@@ -30,7 +31,8 @@ FENCED = r"```(?:\w+)\n(?P<{name}>.*?)^```\n"
 BLOCK = re.compile(
     r"^<!-- run: (?P<command>.+?) -->\n" + FENCED.format(name="shown")
     + r"|^```python\n(?P<python>.*?)^```\n(?:\n<!-- prints -->\n" + FENCED.format(name="printed") + ")?"
-    + r"|^<!-- options: (?P<options>\w+) -->\n(?P<table>.*?)^<!-- end -->\n",
+    + r"|^<!-- options: (?P<options>\w+) -->\n.*?^<!-- end -->\n"
+    + r"|^<!-- (?P<commands>commands) -->\n.*?^<!-- end -->\n",
     re.DOTALL | re.MULTILINE,
 )  # fmt: skip
 
@@ -50,6 +52,8 @@ def filled(page: str) -> str:
                 return f"<!-- run: {match['command']} -->\n```console\n{text}```\n"
             if match["options"]:
                 return f"<!-- options: {match['options']} -->\n{_options(match['options'])}<!-- end -->\n"
+            if match["commands"]:
+                return f"<!-- commands -->\n{_commands(folder)}<!-- end -->\n"
             printed = _execute(match["python"], names, folder)
             block = f"```python\n{match['python']}```\n"
             return block if match["printed"] is None else f"{block}\n<!-- prints -->\n```text\n{printed}```\n"
@@ -94,6 +98,13 @@ def _execute(code: str, names: dict[str, Any], folder: Path) -> str:
     finally:
         os.chdir(before)
     return printed.getvalue()
+
+
+def _commands(folder: Path) -> str:
+    from bnexport.cli import main as group
+
+    shown = (f"bnexport {name} --help" for name in group.commands)
+    return "".join(f"\n## {command.split()[1]}\n\n```console\n$ {command}\n{_run(command, folder)}```\n" for command in shown) + "\n"
 
 
 def _options(command: str) -> str:

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-# Read by TensorFlow when it is imported, whichever test comes to that first: quiet, and with tf.compat.v1.layers, which TensorFlow 2.16 left to tf_keras.
+# TensorFlow reads these when it is imported, whichever test comes to that first: quiet, and with tf.layers, which lives in tf_keras since 2.16.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 

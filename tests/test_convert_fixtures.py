@@ -122,11 +122,7 @@ def test_moving_statistics_of_training_graphs_are_recorded(name):
 
 @pytest.mark.parametrize("name", [n for n in WITH_META if any(layer["bn"] for layer in FACTS[n]["layers"])])
 def test_each_batch_norm_is_traced_to_its_variables_and_epsilon(name):
-    found = []
-    for layer in to_program(path(name)).layers:
-        for part in layer.provenance.get("parts", ()):
-            if "variance" in part:
-                found.append(part)
+    found = [part for layer in to_program(path(name)).layers for part in layer.provenance.get("parts", ()) if "variance" in part]
     for norm in [layer["bn"] for layer in FACTS[name]["layers"] if layer["bn"]]:
         mine = [part for part in found if part["variance"] == norm["variance"]]
         assert mine, norm["variance"]
@@ -159,7 +155,9 @@ def test_the_same_input_gives_the_same_bytes(tmp_path):
 
 
 @pytest.mark.tensorflow
-@pytest.mark.parametrize("name", ["seed", "seed_cond_v2", "phase_int", "no_gamma", "dropout_old", "partitioned", "conv_seed", "conv_fused", "conv_preact"])
+@pytest.mark.parametrize(
+    "name", ["seed", "seed_cond_v2", "phase_int", "no_gamma", "dropout_old", "partitioned", "conv_seed", "conv_fused", "conv_preact"]
+)
 def test_fresh_rows_in_a_live_session(tf, tmp_path, name):
     convert(path(name), tmp_path / "out.npz")
     model = load(tmp_path / "out.npz")

@@ -85,8 +85,7 @@ def test_fed(tf, live, form):
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("keep", [0.5, 0.7])
-def test_baked_in(tf, live, form, keep):
+def test_baked_in(tf, live, form, keep=0.7):
     def build(apply):
         x, y = network(tf, apply, keep)
         return Net({x: rows(5, 6)}, [y])

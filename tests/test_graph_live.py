@@ -99,7 +99,9 @@ def test_a_loop_is_refused_by_name(tf, live, v2):
         _, h = tf.while_loop(lambda i, h: i < 3, lambda i, h: (i + 1, tf.tanh(tf.matmul(h, w))), [0, x], shape_invariants=None, name="steps")
         return Net({x: X}, [tf.matmul(h, w, name="y")])
 
-    with pytest.raises(GraphError, match=r"steps.* loop.*tf\.while_loop.*static number of steps|steps.*\n?.*a loop, as tf\.while_loop and dynamic_rnn make"):
+    with pytest.raises(
+        GraphError, match=r"steps.* loop.*tf\.while_loop.*static number of steps|steps.*\n?.*a loop, as tf\.while_loop and dynamic_rnn make"
+    ):
         live(build, cond_v2=v2).convert(outputs=["y"])
 
 
@@ -122,7 +124,9 @@ def test_python_code_is_refused(tf, live):
         h = tf.reshape(h, [-1, 6])
         return Net({x: X}, [tf.matmul(h, tf.get_variable("w", [6, 2]), name="y")])
 
-    with pytest.raises(UnsupportedOps, match=r"PyFunc: mine \(Python code that is not part of the checkpoint: name the tensors after it with --input\)"):
+    with pytest.raises(
+        UnsupportedOps, match=r"PyFunc: mine \(Python code that is not part of the checkpoint: name the tensors after it with --input\)"
+    ):
         live(build).convert(outputs=["y"])
 
 
@@ -157,7 +161,7 @@ def test_text_as_the_input(tf, live):
         return Net({text: np.array(["0.5"] * 12, object)}, [tf.nn.softmax(dense(tf, numbers, 3, "out"), name="y")])
 
     saved = live(build)
-    with pytest.raises(UnsupportedOps, match="StringToNumber|takes text"):
+    with pytest.raises(UnsupportedOps, match=r"StringToNumber|takes text"):
         saved.convert(outputs=["y"])
     program = saved.convert(inputs=["numbers"], outputs=["y"])
     assert [p.name for p in program.inputs] == ["numbers"]
@@ -169,7 +173,7 @@ def test_complex_numbers_are_refused(tf, live):
         spectrum = tf.abs(tf.signal.rfft(dense(tf, x, 8, "one")))
         return Net({x: X}, [tf.matmul(spectrum, tf.get_variable("w", [5, 2]), name="y")])
 
-    with pytest.raises(BnexportError, match="RFFT|Complex"):
+    with pytest.raises(BnexportError, match=r"RFFT|Complex"):
         live(build).convert(outputs=["y"])
 
 

@@ -177,6 +177,10 @@ def test_a_negative_variance_is_refused_by_the_stored_name(tf, live):
     saved.matches()
     damaged = {**saved.variables, "bn/moments/Squeeze_1/ExponentialMovingAverage": np.array([1, -1e-3, 1, 1], np.float32)}
     with live.graph() as session:
-        session.run(tf.raw_ops.SaveV2(prefix=str(saved.prefix), tensor_names=list(damaged), shape_and_slices=[""] * len(damaged), tensors=list(damaged.values())))
+        session.run(
+            tf.raw_ops.SaveV2(
+                prefix=str(saved.prefix), tensor_names=list(damaged), shape_and_slices=[""] * len(damaged), tensors=list(damaged.values())
+            )
+        )
     with pytest.raises(BadStatistics, match=r"'bn/moments/Squeeze_1/ExponentialMovingAverage' .* is negative \(-0.001 at index 1\)"):
         saved.convert()

@@ -79,4 +79,3 @@ def test_folded_from_the_graph(tf, live, dtype, want, tolerance):
         "gamma": "bn/gamma",
         "epsilon": EPSILON,
     }
-

@@ -3,25 +3,27 @@
     result = diagnose("model.ckpt", "input.csv", "mine.npz")
     result.agrees, result.findings[0].explanations[0].hypothesis.name
 
-`network` computes with mistakes made in it; `hypotheses` are the mistakes; `mine` and `matching` read the user's numbers and find their places; `compare` says when two
-numbers are the same; `search` puts these together, and `report` says what was found.
+`network` computes with mistakes made in it; `hypotheses` are the mistakes; `mine` and `matching` read the user's numbers and find their places; `compare`
+says when two numbers are the same; `search` puts these together, and `report` says what was found.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from bnexport.batchnorms import batch_norms
 from bnexport.checkpoint import Checkpoint, locate
-from bnexport.conversion import to_program, to_unfolded
+from bnexport.conversion import to_unfolded
 from bnexport.diagnose.case import Case
 from bnexport.diagnose.matching import matches
 from bnexport.diagnose.mine import read_mine
 from bnexport.diagnose.network import HALF, SINGLE, Arithmetic, Network
 from bnexport.diagnose.search import Compared, Finding, Search
 from bnexport.errors import IncompleteBundle, InputError
+from bnexport.kernels.table import NDArray
 from bnexport.options import Options
 from bnexport.tables import read_inputs
 
@@ -71,30 +73,40 @@ def diagnose(
     given = read_mine(mine)
     with Checkpoint(locate(path)) as checkpoint:
         network, record = _network(path, options, checkpoint)
-        feeds = {port.tensor: value for port, value in _feeds(input, network, header, record.get("batch"))}
+        feeds = _feeds(input, network, header, record.get("batch"))
         right = network.run(feeds, network.order)
         shapes = {tensor: values.shape for tensor, values in right.items()}
         found, unmatched = matches(network, shapes, given, layer)
         case = Case(network, right, feeds, record, {}, _averaged(path, options, checkpoint, record))
-        search = Search(case, found, _unit(path, options, checkpoint))
+        search = Search(case, found, _unit(checkpoint))
         rows = max((value.shape[0] for value in feeds.values() if value.ndim), default=1)
         return Diagnosis(tuple(search.compared), tuple(unmatched), tuple(search.findings()), rows)
 
 
-def _network(path: str | Path, options: Options, checkpoint: Checkpoint) -> "tuple[Network, dict[str, object]]":
+def _network(path: str | Path, options: Options, checkpoint: Checkpoint) -> tuple[Network, dict[str, Any]]:
     program = to_unfolded(path, options)
     if program.conversion.get("incomplete"):
         raise IncompleteBundle(f"{path}: {program.conversion['incomplete']}")
     return Network(program, batch_norms(program, checkpoint)), program.conversion
 
 
-def _feeds(input: str | Path, network: Network, header: bool | None, batch: object) -> "list[tuple[object, np.ndarray]]":
+def _feeds(input: str | Path, network: Network, header: bool | None, batch: int | None) -> dict[str, NDArray]:
+    """The inputs by tensor; for a network that was built for one number of rows filled up with copies of the last one."""
     ports = list(network.inputs.values())
     (block,) = read_inputs(input, ports, header=header, block_rows=None)
-    return [(port, block[port.name]) for port in ports]
+    rows = max((len(block[port.name]) for port in ports if port.shape and port.shape[0] is None), default=0)
+    if batch is None or not rows:
+        return {port.tensor: block[port.name] for port in ports}
+    if rows > batch:
+        raise InputError(f"{input} has {rows} rows, and the network was built for {batch} at a time: give that many at most")
+    filled = {}
+    for port in ports:
+        values = block[port.name]
+        filled[port.tensor] = np.concatenate([values, np.repeat(values[-1:], batch - rows, axis=0)]) if len(values) == rows else values
+    return filled
 
 
-def _averaged(path: str | Path, options: Options, checkpoint: Checkpoint, record: "dict[str, object]") -> Callable[[], Network | None]:
+def _averaged(path: str | Path, options: Options, checkpoint: Checkpoint, record: dict[str, Any]) -> Callable[[], Network | None]:
     def averaged() -> Network | None:
         entry = record.get("averages")
         if not entry or "of" not in entry:
@@ -104,8 +116,11 @@ def _averaged(path: str | Path, options: Options, checkpoint: Checkpoint, record
     return averaged
 
 
-def _unit(path: str | Path, options: Options, checkpoint: Checkpoint) -> Arithmetic:
-    """float32's, or float16's where the network itself computes in that."""
-    if not any(checkpoint.info(name).dtype == np.float16 for name in checkpoint):
-        return SINGLE
-    return HALF if to_program(path, options).outputs[0].dtype == "float16" else SINGLE
+def _unit(checkpoint: Checkpoint) -> Arithmetic:
+    """float32's, or float16's where most of the checkpoint's numbers are of that: such a network computes in it."""
+    sizes: dict[str, int] = {}
+    for name in checkpoint:
+        info = checkpoint.info(name)
+        if info.dtype.kind == "f":
+            sizes[info.dtype.name] = sizes.get(info.dtype.name, 0) + info.nbytes // info.dtype.itemsize
+    return HALF if max(sizes, key=lambda name: sizes[name], default="") == "float16" else SINGLE

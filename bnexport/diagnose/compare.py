@@ -14,8 +14,8 @@ SLACK = 16.0
 UNIT = 2.0**-24
 """Half a unit in the last place of a float32 between 1 and 2."""
 EXPLANATION = (
-    f"a tensor may differ by {SLACK:g} times what float32 rounding does to it (measured: this network in float32 against float64, and at least one rounding of its largest "
-    "number), and by half a unit of the last digit that your file has"
+    f"a tensor may differ by {SLACK:g} times what float32 rounding does to it (measured: this network in float32 against float64, and at least one "
+    "rounding of its largest number), and by half a unit of the last digit that your file has"
 )
 
 

@@ -73,7 +73,8 @@ def matches(network: Network, shapes: Shapes, mine: Sequence[Given], layer: str 
         else:
             left.append(f"{given.name or 'your array'} {list(given.values.shape)} fits no layer by name or shape")
     if not found:
-        raise InputError(f"nothing can be compared: {'; '.join(left)}; the network has {_shown(list(network.outputs), shapes)} and {', '.join(_some(network))}")
+        outputs = _shown(list(network.outputs), shapes)
+        raise InputError(f"nothing can be compared: {'; '.join(left)}; the output is {outputs}, and the network has {', '.join(_some(network))}")
     return found, left
 
 
@@ -97,8 +98,8 @@ def _match(network: Network, shapes: Shapes, given: Given) -> Match | None:
 def by_name(network: Network, name: str) -> list[str]:
     """The tensors that a name may mean, the likeliest first.
 
-    A tensor's own name means just that one, except for a dense or convolutional layer's, which people also give to what comes behind its bias, its batch norm and its
-    activation. Else it may be the scope of a batch norm or of several tensors, of a variable, or the end of a longer name.
+    A tensor's own name means just that one, except for a dense or convolutional layer's, which people also give to what comes behind its bias, its
+    batch norm and its activation. Else it may be the scope of a batch norm or of several tensors, of a variable, or the end of a longer name.
     """
     key = _plain(name)
     plain = {_plain(tensor): tensor for tensor in network.order}
@@ -139,7 +140,7 @@ def _plain(name: str) -> str:
 
 
 def _fitting(given: Given, tensors: Iterable[str], shapes: Shapes) -> tuple[Reading, ...]:
-    readings = []
+    readings: list[Reading] = []
     for tensor in tensors:
         if tensor in shapes:
             readings.extend(Reading(tensor, view, given.fineness.steps(view), note) for view, note in _views(given.values, shapes[tensor]))

@@ -32,7 +32,7 @@ class Fineness:
     def steps(self, values: NDArray) -> NDArray:
         """Half a unit of the last place of each value, of the shape of `values`.
 
-        Text of a fixed number of decimals and text of a fixed number of digits look alike in part of their numbers; the coarser of both readings holds for each.
+        Text of a fixed number of decimals and text of a fixed number of digits look alike in part of their numbers: each gets the coarser of both.
         """
         size = np.abs(values)
         out = size * self.relative
@@ -115,7 +115,7 @@ def _numpy(path: Path, suffix: str) -> Iterator[tuple[str, NDArray]]:
 
 
 def _hdf5(path: Path) -> Iterator[tuple[str, NDArray]]:
-    import h5py
+    import h5py  # type: ignore[import-untyped,unused-ignore]  # ships no types
 
     with h5py.File(path, "r") as file:
         names: list[str] = []

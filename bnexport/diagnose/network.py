@@ -1,7 +1,7 @@
 """A network whose tensors can be computed with a mistake made on the way.
 
-A network is a definition for each tensor. A mistake is a handful of other definitions (`Edits`): a layer with another kernel, a formula in a layer's place. To see
-what a mistake would give, only what lies behind the edited tensors is computed again.
+A network is a definition for each tensor. A mistake is a handful of other definitions (`Edits`): a layer with another kernel, a formula in a layer's
+place. To see what a mistake would give, only what lies behind the edited tensors is computed again.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -108,7 +108,7 @@ class Network:
     def layer(self, tensor: str) -> Layer | None:
         """The layer whose only output a tensor is; None for inputs, formulas and layers of several outputs."""
         definition = self.definitions.get(tensor)
-        return definition if isinstance(definition, Layer) and definition.outputs == 1 else None
+        return definition if isinstance(definition, Layer) and len(_results(definition)) == 1 else None
 
     def sole_user(self, tensor: str) -> Layer | None:
         """The one layer that takes a tensor, where nothing else does and it is no output."""
@@ -226,7 +226,9 @@ def with_arrays(layer: Layer, arrays: Mapping[str, NDArray]) -> Layer:
 
 
 def _results(layer: Layer) -> list[str]:
-    return [layer.name, *(f"{layer.name}:{i}" for i in range(1, layer.outputs))]
+    """The tensors that a layer gives. A scale/shift layer that was a FusedBatchNorm has no further ones at inference."""
+    more = 1 if layer.op == "ScaleShift" else layer.outputs
+    return [layer.name, *(f"{layer.name}:{i}" for i in range(1, more))]
 
 
 def _maker(tensor: str) -> str:

@@ -1,11 +1,13 @@
 """The first difference, and the mistakes that explain it.
 
-The network is computed once as it is. Where the user's numbers part from it first, every hypothesis is tried in all layers and then in single ones, wherever a mistake
-could be: not before a tensor that agrees. What explains the first difference stays in the network, and the search goes on from there to the next one.
+The network is computed once as it is. Where the user's numbers part from it first, every hypothesis is tried in all layers and then in single ones,
+wherever a mistake could be: not before a tensor that agrees. What explains the first difference stays in the network, and the search goes on from there
+to the next one.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -25,11 +27,12 @@ NEAR = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """A user's array beside the tensor that it was found to be."""
+    """A user's array beside the tensor that it was found to be, and the tensor's values."""
 
     match: Match
     reading: Reading
     difference: Difference
+    right: "np.ndarray[Any, Any]"
 
     @property
     def name(self) -> str:
@@ -65,12 +68,14 @@ class Explanation:
     Attributes:
         sites: where it was made, of `out_of` places in which it could have been.
         first: the user's array that differed first, beside what the mistake gives.
+        also: the details of other variants that do it as well.
         explained: how many of the user's arrays it explains, one after the other from the first difference on.
         loose: whether it explains the size of the differences and not each number: the results of half precision depend on the order of summation.
     """
 
     hypothesis: Hypothesis
     detail: str
+    also: tuple[str, ...]
     sites: tuple[str, ...]
     out_of: int
     edits: Edits
@@ -135,15 +140,15 @@ class Search:
         found: list[Explanation] = []
         tried = 0
         for hypothesis in REGISTRY:
-            best: Explanation | None = None
+            fits = []
             for variant in hypothesis.variants(case):
                 tried += 1
-                explanation = self._tried(case, hypothesis, variant, sure, parted)
-                if explanation is not None and (best is None or _quality(explanation) > _quality(best)):
-                    best = explanation
-            if best is not None:
-                found.append(best)
-        found.sort(key=_quality, reverse=True)
+                fits.append(self._tried(case, hypothesis, variant, sure, parted))
+            good = sorted((fit for fit in fits if fit is not None), key=_quality, reverse=True)
+            if good:
+                also = tuple(fit.detail for fit in good[1:] if (fit.loose, fit.explained) == (good[0].loose, good[0].explained))
+                found.append(replace(good[0], also=also))
+        found.sort(key=lambda e: _quality(e)[:3], reverse=True)  # the registry's order where they are alike
         if any(not e.loose for e in found):
             found = [e for e in found if not e.loose]
         if found:
@@ -183,7 +188,7 @@ class Search:
             return None
         names = tuple(site.name for site in sites if not site.edits or self._counts(network, site, compared[:agreeing]))
         example = next((e for site in sites if (e := _example(case, edits, site, tolerances)) is not None), None) if exact else None
-        return Explanation(hypothesis, variant.detail, names, out_of, edits, variant.how, compared[0], agreeing, not exact, example)
+        return Explanation(hypothesis, variant.detail, (), names, out_of, edits, variant.how, compared[0], agreeing, not exact, example)
 
     def _tolerances(self, case: Case, edits: Edits, values: Values, variant: Variant, wanted: set[str]) -> dict[str, float]:
         if variant.how is not DOUBLE:
@@ -203,12 +208,12 @@ def _with(case: Case, network: Network, right: Values, mine: "Mapping[str, np.nd
 
 def _best(match: Match, values: Values, tolerances: Mapping[str, float]) -> Compared:
     """A user's array beside the tensor that it is nearest to; beside the likeliest one where it is near to none."""
-    options = [Compared(match, r, difference(r, values, tolerances[r.tensor])) for r in match.readings]
+    options = [Compared(match, r, difference(r, values, tolerances[r.tensor]), values[r.tensor]) for r in match.readings]
     return next((o for o in options if o.difference.agrees), options[0])
 
 
 def _quality(explanation: Explanation) -> tuple[bool, int, int, int]:
-    """What makes an explanation better: it is exact, explains more, to more digits, in more of the places where it could be (in all rather than by accident in one)."""
+    """What makes an explanation better: it is exact, explains more, to more digits, and was made in more of the places where it could be."""
     first = explanation.first.difference
     return not explanation.loose, explanation.explained, first.digits, len(explanation.sites)
 

@@ -54,12 +54,12 @@ def find_endpoints(live: Live) -> Endpoints:
         live.cut(_constant_data(live))
         search = _Search(live)
     groups = search.networks()
+    _refuse_undecided(live, {ref for refs in groups for ref in refs})
     if not groups:
         raise AmbiguousNetwork(
             f"{live.graph.source}: no output was found that depends on data and on saved variables; name one with --output. "
             f"The graph's ends are {_listing(search.ends())}"
         )
-    _refuse_undecided(live, {ref for refs in groups for ref in refs})
     if len(groups) > 1:
         lines = "\n".join(f"  --output {' --output '.join(str(search.authors_name(r)) for r in g)}" for g in groups[:_LISTED])
         more = f"\n  and {len(groups) - _LISTED} more" if len(groups) > _LISTED else ""
@@ -70,10 +70,10 @@ def find_endpoints(live: Live) -> Endpoints:
 
 
 def _refuse_undecided(live: Live, ends: set[Ref]) -> None:
-    """What goes into a condition that is not decided is no end of a network."""
+    """What goes into a condition that is not decided is no end of a network; where there is none, such a condition may be why."""
     merges = [n for n in live.graph.nodes.values() if n.op in ops.MERGES and not _belongs_to_training(n) and not live.is_dead(n.name)]
     for merge in merges:
-        if live.resolve(Ref(merge.name)) == Ref(merge.name) and any(live.resolve(ref) in ends for ref in merge.inputs):
+        if live.resolve(Ref(merge.name)) == Ref(merge.name) and (not ends or any(live.resolve(ref) in ends for ref in merge.inputs)):
             raise AmbiguousNetwork(live.undecided(merge))
 
 
@@ -282,7 +282,7 @@ class _Search:
             return True
         if not behind or name in self._weighted:
             return False
-        if any(part.rstrip("0123456789").rstrip("_") in _LOSS_SCOPES for part in name.split("/")[:-1]):
+        if any(part.rstrip("0123456789").rstrip("_") in _LOSS_SCOPES for part in name.split("/")):
             return True
         if node.op in _DECISIONS or (node.op in _RESHAPES and self.live.graph.nodes[behind[0].node].op in _DECISIONS):
             return True
@@ -326,9 +326,11 @@ class _Search:
     def _serves_training(self, name: str) -> bool:
         """Whether a node only makes updates of moving statistics, or what dropout was, gradients aside."""
         node = self.live.graph.nodes[name]
+        users = [u for u in self._users_by_node().get(name, ()) if not ops.is_gradient(u)]
+        if users and all(Ref(u.name) in self.live.replaced for u in users):
+            return True
         if name in self._weighted and not ops.in_training_mode(node) and node.op not in ("Sub", "Mul", "Add", "AddV2"):
             return False  # (an average is updated by arithmetic with the average itself, which is a variable too)
-        users = [u for u in self._users_by_node().get(name, ()) if not ops.is_gradient(u)]
         return bool(users) and all(self._moves_statistics(u) or Ref(u.name) in self.live.replaced or u.name in self._updates for u in users)
 
     def _moves_statistics(self, node: Node) -> bool:

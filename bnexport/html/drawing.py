@@ -1,21 +1,27 @@
 """The network as a picture: boxes for its inputs, layers and outputs, and what was folded into a layer inside of its box."""
 
+# ruff: noqa: RUF001
+# What the page says is written with the signs of mathematics and typography.
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from bnexport.html.facts import Facts, LayerFacts, Step
 from bnexport.html.layout import place
-from bnexport.html.markup import Markup, element
+from bnexport.html.markup import Content, Markup, element
 from bnexport.html.shapes import Shape
 from bnexport.program import Port
 
 _MARGIN = 14.0
-_WIDE, _NARROW = 232.0, 168.0
+_WIDE, _NARROW = 252.0, 176.0
 _PAD = 12.0
 _NAME_LETTER = 7.0
 """The width of a letter of a name, in a monospaced type of 11.5 pixels."""
 _STEP_LETTER = 5.9
 _STEP_PAD, _STEP_GAP, _STEP_HEIGHT = 14.0, 4.0, 17.0
+_STEM = 18.0
+"""How far an edge goes straight down from its box: the shape stands beside it."""
 _DOTS = "…"
 
 
@@ -105,7 +111,7 @@ def _layer(facts: LayerFacts, flagged: int) -> _Box:
 def _drawn(box: _Box, number: int, centre: tuple[float, float]) -> Markup:
     x, y = centre[0] - box.width / 2, centre[1]
     small = box.height < 40
-    content = [element("title", box.words + (f"; {box.flagged} units worth a look" if box.flagged else ""))]
+    content: list[Content] = [element("title", box.words + (f"; {box.flagged} units worth a look" if box.flagged else ""))]
     content.append(element("rect", width=_short(box.width), height=_short(box.height), rx=15 if box.kind in ("input", "output") else 6, class_="box"))
     if small:
         room = box.width - 2 * _PAD - len(box.line) * 6.6 - 8
@@ -139,9 +145,7 @@ def _steps(box: _Box) -> list[Markup]:
             break
         frame = element("rect", width=_short(width), height=_STEP_HEIGHT, rx=4)
         label = element("text", step.text, x=_short(width / 2), y=12, text_anchor="middle")
-        found.append(
-            element("g", element("title", step.details), frame, label, class_=f"step {step.kind}", transform=f"translate({_short(x)} 46)")
-        )
+        found.append(element("g", element("title", step.details), frame, label, class_=f"step {step.kind}", transform=f"translate({_short(x)} 46)"))
         x += width + _STEP_GAP
     return found
 
@@ -159,9 +163,10 @@ def _edge(
     boxes: Sequence[_Box], centres: Sequence[tuple[float, float]], edge: tuple[int, int, str], bends: Sequence[tuple[float, float]], number: int
 ) -> Markup:
     a, b, _ = edge
-    points = [(centres[a][0], centres[a][1] + boxes[a].height), *bends, centres[b]]
-    path = [f"M{_short(points[0][0])} {_short(points[0][1])}"]
-    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+    x, bottom = centres[a][0], centres[a][1] + boxes[a].height
+    points = [(x, bottom + _STEM), *bends, centres[b]]
+    path = [f"M{_short(x)} {_short(bottom)}V{_short(bottom + _STEM)}"]
+    for (x0, y0), (x1, y1) in pairwise(points):
         if abs(x0 - x1) < 0.05:
             path.append(f"V{_short(y1)}")
         else:
@@ -184,5 +189,3 @@ def _labels(
 
 def _short(value: float) -> str:
     return f"{value:.1f}".removesuffix(".0")
-
-

@@ -112,7 +112,7 @@ def gather(path: str | Path, options: Options | None = None, bundle: str | Path 
     record = examine(path)
     if is_bundle(path):
         program = read_bundle(path)
-        return Facts(record, program, tuple(_layers(program, None, ())), followed(program))
+        return _facts(record, program, None, ())
     try:
         program = read_bundle(bundle) if bundle is not None else to_program(path, options)
     except BnexportError as error:
@@ -125,12 +125,15 @@ def gather(path: str | Path, options: Options | None = None, bundle: str | Path 
     unfolded = to_unfolded(path, options)
     with Checkpoint(locate(path)) as checkpoint:
         norms = located(unfolded, checkpoint)
-        layers = tuple(_layers(program, unfolded, norms))
-    return Facts(record | {"unconverted": None}, program, layers, followed(program))
+    return _facts(record | {"unconverted": None}, program, unfolded, norms)
 
 
-def _layers(program: Program, unfolded: Program | None, norms: Sequence[BatchNorm]) -> Iterable[LayerFacts]:
+def _facts(record: dict[str, Any], program: Program, unfolded: Program | None, norms: Sequence[BatchNorm]) -> Facts:
     shapes = followed(program)
+    return Facts(record, program, tuple(_layers(program, shapes, unfolded, norms)), shapes)
+
+
+def _layers(program: Program, shapes: Mapping[str, Shape], unfolded: Program | None, norms: Sequence[BatchNorm]) -> Iterable[LayerFacts]:
     units = examined(program)
     before = _Before(unfolded, norms)
     for number, layer in enumerate(program.layers):
@@ -178,7 +181,9 @@ class _Before:
             node = str(layer.provenance.get("node", layer.name))
             kernel = layer.provenance.get("kernel")
             names = [kernel] if isinstance(kernel, str) else list(kernel or ())
-            placed.append((self._places.get(node, -1), Step(KERNELS[layer.op], "kernel", f"{node}: kernel {', '.join(map(str, names)) or 'constant'}")))
+            placed.append(
+                (self._places.get(node, -1), Step(KERNELS[layer.op], "kernel", f"{node}: kernel {', '.join(map(str, names)) or 'constant'}"))
+            )
         seen: set[str] = set()
         for part in layer.provenance.get("parts", ()):
             place = self._places.get(_node(part), 0)

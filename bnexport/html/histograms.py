@@ -1,5 +1,10 @@
 """Histograms as figures: a path of bars in SVG, and what they tell in words beside it."""
 
+# ruff: noqa: RUF001
+# What the page says is written with the signs of mathematics and typography.
+
+from collections.abc import Sequence
+
 from bnexport.html.markup import Content, Markup, element
 from bnexport.html.values import Spread
 
@@ -30,25 +35,35 @@ def count(value: int, what: str) -> str:
     return f"{value:,} {what}{'s' * (value != 1)}"
 
 
-def _picture(subject: str, values: Spread) -> Markup:
-    words = f"Histogram of {subject}: {count(values.size, 'value')} from {number(values.low)} to {number(values.high)}"
-    flat = values.start == values.stop
-    bars = (0, *values.counts, 0) if flat and values.counts else values.counts  # one value: a bar in the middle
+def bars(words: str, counts: Sequence[int], *, ends: tuple[float, float] | None = None, zero: Markup | None = None) -> Markup:
+    """The picture of a histogram.
+
+    Args:
+        words: what it shows, for those who do not see it.
+        ends: where its bars begin and end, by which the page tells the bar under the pointer.
+    """
     return element(
         "svg",
         element("title", words),
-        element("path", d=_bars(bars), class_="bars"),
-        _zero(values),
+        element("path", d=_path(counts), class_="bars"),
+        zero,
         viewBox=f"0 0 {_WIDTH} {_HEIGHT}",
         preserveAspectRatio="none",
         role="img",
-        data_start=None if flat else repr(values.start),
-        data_stop=None if flat else repr(values.stop),
-        data_counts=None if flat else ",".join(map(str, values.counts)),
+        data_start=repr(ends[0]) if ends else None,
+        data_stop=repr(ends[1]) if ends else None,
+        data_counts=",".join(map(str, counts)) if ends else None,
     )
 
 
-def _bars(counts: tuple[int, ...]) -> str:
+def _picture(subject: str, values: Spread) -> Markup:
+    words = f"Histogram of {subject}: {count(values.size, 'value')} from {number(values.low)} to {number(values.high)}"
+    if values.start == values.stop:  # all values are one: a bar in the middle
+        return bars(words, (0, *values.counts, 0))
+    return bars(words, values.counts, ends=(values.start, values.stop), zero=_zero(values))
+
+
+def _path(counts: Sequence[int]) -> str:
     peak = max(counts, default=0)
     if not peak:
         return f"M0 {_HEIGHT}"

@@ -2,18 +2,19 @@
 
 Each box lies one rank below the lowest of those that it takes from. An edge that passes ranks gets a bend in each of them. The order within a rank
 follows the medians of the neighbours' places (Eades and Wormald 1994), and the places themselves are the nearest to the neighbours' means that keep
-the boxes apart: a least-squares problem whose solution is isotonic regression.
+the boxes apart: a least-squares problem whose solution is an isotonic regression.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
-RANK_GAP = 38.0
+RANK_GAP = 44.0
 BOX_GAP = 26.0
 _SWEEPS = 12
 _BEND_WIDTH = 10.0
-_STRAIGHT = 8.0
-"""How much harder a bend is to move off its line than a box."""
+_BOX_WEIGHT = 4.0
+"""How much harder a box is to move off its line than a bend: ways that pass boxes go around them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,10 @@ class _Grid:
             last = bend
         self._link(last, b)
         return chain
+
+    def weight(self, item: int) -> float:
+        """How hard something is to move off its line."""
+        return _BOX_WEIGHT if item < self.boxes else 1.0
 
     def _link(self, a: int, b: int) -> None:
         self.below[a].append(b)
@@ -140,28 +145,31 @@ def _median(places: list[int], own: int) -> float:
 
 
 def _across(grid: _Grid) -> list[float]:
+    """The middle of each box and bend. Going down, everything wants to be below what it takes from; going up, above what takes from it."""
     x = [0.0] * len(grid.ranks)
     for row in grid.rows:
         _spread(grid, row, x, [0.0] * len(row))
-    for sweep in range(2 * _SWEEPS):
-        rows = grid.rows if sweep % 2 == 0 else grid.rows[::-1]
-        for row in rows:
-            wanted = []
-            for item in row:
-                near = grid.above[item] + grid.below[item]
-                wanted.append(sum(x[other] for other in near) / len(near) if near else x[item])
-            _spread(grid, row, x, wanted)
+    for sweep in range(_SWEEPS + 1):
+        down = sweep % 2 == 0
+        neighbours = grid.above if down else grid.below
+        for row in grid.rows if down else grid.rows[::-1]:
+            _spread(grid, row, x, [_mean(grid, x, neighbours[item], x[item]) for item in row])
     return x
+
+
+def _mean(grid: _Grid, x: Sequence[float], near: Sequence[int], own: float) -> float:
+    total = sum(grid.weight(item) for item in near)
+    return sum(grid.weight(item) * x[item] for item in near) / total if total else own
 
 
 def _spread(grid: _Grid, row: Sequence[int], x: list[float], wanted: Sequence[float]) -> None:
     """Puts a row as near to where it is wanted as its order and gaps allow: least squares by pooling adjacent violators (Ayer et al. 1955)."""
     offsets = [0.0]
-    for left, right in zip(row, row[1:], strict=False):
+    for left, right in pairwise(row):
         offsets.append(offsets[-1] + (grid.widths[left] + grid.widths[right]) / 2 + BOX_GAP)
     pools: list[tuple[float, float, int]] = []  # weighted mean, weight, how many
     for item, want, offset in zip(row, wanted, offsets, strict=True):
-        mean, weight, count = want - offset, _STRAIGHT if item >= grid.boxes else 1.0, 1
+        mean, weight, count = want - offset, grid.weight(item), 1
         while pools and pools[-1][0] > mean:
             other, heavy, many = pools.pop()
             mean, weight, count = (mean * weight + other * heavy) / (weight + heavy), weight + heavy, count + many

@@ -11,6 +11,7 @@ from html import escape
 from typing import Any
 
 _VOID = frozenset({"br", "hr", "meta", "wbr"})
+_OBJECT_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 _SEPARATORS = re.compile(r"(?<=[/:])(?=[^/:])")
 
 
@@ -46,12 +47,14 @@ def text(content: Content) -> Markup:
     return Markup("".join(map(text, content)))
 
 
-def element(name: str, *content: Content, **attributes: Any) -> Markup:
+def element(tag: str, /, *content: Content, **attributes: Any) -> Markup:
     """An element. Attributes that are None or False are left out; `class_` is `class`, `stroke_width` is `stroke-width`."""
-    written = "".join(_attribute(key.rstrip("_").replace("_", "-"), value) for key, value in attributes.items() if value is not None and value is not False)
-    if name in _VOID:
-        return Markup(f"<{name}{written}>")
-    return Markup(f"<{name}{written}>{text(content)}</{name}>")
+    written = "".join(
+        _attribute(key.rstrip("_").replace("_", "-"), value) for key, value in attributes.items() if value is not None and value is not False
+    )
+    if tag in _VOID:
+        return Markup(f"<{tag}{written}>")
+    return Markup(f"<{tag}{written}>{text(content)}</{tag}>")
 
 
 def _attribute(name: str, value: Any) -> str:
@@ -59,9 +62,14 @@ def _attribute(name: str, value: Any) -> str:
 
 
 def name(value: str) -> Markup:
-    """A variable's or a layer's name in code type, which may be broken behind each slash."""
-    parts = _SEPARATORS.split(value)
-    return element("code", [[text(part), Markup("<wbr>") if number + 1 < len(parts) else None] for number, part in enumerate(parts)])
+    """A variable's or a layer's name in code type, which may be broken behind each slash.
+
+    The ending that every key of an object-based checkpoint has is left to the tooltip.
+    """
+    short = value.removesuffix(_OBJECT_SUFFIX)
+    parts = _SEPARATORS.split(short)
+    content = [[text(part), Markup("<wbr>") if number + 1 < len(parts) else None] for number, part in enumerate(parts)]
+    return element("code", content, title=value if short != value else None)
 
 
 def table(head: Iterable[Content], rows: Iterable[Iterable[Content]], *, label: str, class_: str | None = None) -> Markup:

@@ -65,6 +65,8 @@ def _results(layer: Layer, operands: Sequence[Abstract]) -> Sequence[Abstract]:
     if layer.op == "Dense" and x is not None:
         return [Abstract((*x.shape[:-1], layer.arrays["kernel"].shape[-1]), x.dtype)]
     if layer.op in KERNELS and x is not None:
+        if "padding" not in layer.attrs:
+            raise GraphError(f"{layer.name}: variable names do not tell how a convolution is padded")
         array = layer.arrays["kernel"]
         kernel = Abstract(array.shape, array.dtype)
         return infer(OPS[KERNELS[layer.op]], layer.attrs, [x, kernel] if len(operands) == 1 else [_sizes(x, operands[1]), kernel, x])

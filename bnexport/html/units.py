@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from bnexport.errors import BadStatistics
 from bnexport.html.values import Columns, columns
 from bnexport.kernels import OPS
 from bnexport.kernels.table import ieee
@@ -29,9 +30,9 @@ _RECTIFIERS = frozenset({"Relu", "Relu6"})
 _INCREASING = frozenset({"Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Sigmoid", "Tanh", "Softplus", "Erf", "Exp"})
 _FIXED: dict[str, Range] = {"Softmax": (0, 1), "LogSoftmax": (-math.inf, 0), "Softsign": (-1, 1), "Abs": (0, math.inf), "Square": (0, math.inf)}
 _OF_THE_FIRST = frozenset(
-    {"Identity", "MaxPool", "MaxPoolV2", "MaxPool3D", "AvgPool", "AvgPool3D", "Mean", "Max", "Min", "Reshape", "Squeeze", "ExpandDims", "Transpose",
-     "StridedSlice", "Slice", "Gather", "GatherV2", "GatherNd", "Tile", "MirrorPad", "SpaceToDepth", "DepthToSpace", "BatchToSpaceND", "ResizeBilinear",
-     "ResizeNearestNeighbor", "ResizeArea", "StopGradient", "Roll", "Split", "SplitV", "Unpack"}
+    {"Identity", "MaxPool", "MaxPoolV2", "MaxPool3D", "AvgPool", "AvgPool3D", "Mean", "Max", "Min", "Reshape", "Squeeze", "ExpandDims",
+     "Transpose", "StridedSlice", "Slice", "Gather", "GatherV2", "GatherNd", "Tile", "MirrorPad", "SpaceToDepth", "DepthToSpace",
+     "BatchToSpaceND", "ResizeBilinear", "ResizeNearestNeighbor", "ResizeArea", "Roll", "Split", "SplitV", "Unpack"}
 )  # fmt: skip
 """Operators whose results are elements of their tensor operand, or means of them."""
 _OF_ALL = frozenset({"Concat", "ConcatV2", "Pack", "Maximum", "Minimum"})
@@ -85,16 +86,20 @@ def indices(mask: NDArray) -> tuple[int, ...]:
 
 
 def examined(program: Program) -> dict[str, Units]:
-    """The units of each layer that holds arrays, by the layer's name.
+    """The units of each layer that holds arrays, by the layer's name; nothing is said of weights that are NaN or infinite.
 
     Raises:
-        BnexportError: an array cannot be read.
+        CheckpointError, BundleError: an array cannot be read.
     """
     ranges: dict[str, Range] = {port.tensor: ANY for port in program.inputs}
     found: dict[str, Units] = {}
     for layer in program.layers:
         operands = [_range(layer, operand, ranges) for operand in layer.inputs]
-        bounds = _bounds(layer, operands)
+        try:
+            bounds = _bounds(layer, operands)
+        except BadStatistics:  # the histogram of these weights says so
+            ranges[layer.name] = ANY
+            continue
         if bounds is None:
             result = _operated(layer, operands)
         else:

@@ -112,8 +112,8 @@ def _paddings(layer: Layer, shape: tuple[int, ...], window: tuple[int, int]) -> 
         missing = max(0, (-(-shape[axis] // strides[axis]) - 1) * strides[axis] + reach - shape[axis])
         even[axis] = [(reach - 1) // 2] * 2
         turned[axis] = [missing - missing // 2, missing // 2]
-    yield "as much on both sides", sum(even, [])
-    yield "the odd one in front", sum(turned, [])
+    yield "as much on both sides", [pad for pair in even for pad in pair]
+    yield "the odd one in front", [pad for pair in turned for pad in pair]
 
 
 def _padded(case: Case) -> Iterable[Variant]:
@@ -171,8 +171,8 @@ def _reordered(order: tuple[int, ...], case: Case) -> Iterable[Variant]:
     sites = []
     for layer, flattens in _flattenings(case):
         shape = case.right[operands(layer)[0]].shape if flattens else case.right[layer.name].shape
-        if tuple(size for axis in order if (size := shape[axis]) > 1) == tuple(size for size in shape if size > 1) and sum(s > 1 for s in shape[1:]) < 2:
-            continue
+        if [axis for axis in order if shape[axis] > 1] == [axis for axis in range(4) if shape[axis] > 1]:
+            continue  # the elements stay where they are
         turn = partial(_flattened, order) if flattens else partial(_unflattened, order, shape)
         sites.append(Site(layer.name, {layer.name: Formula((operands(layer)[0],), turn)}))
     for name, port in case.network.inputs.items():
@@ -206,9 +206,7 @@ def _chain(network: Network, layer: Layer) -> dict[str, Layer]:
 
 
 def _exchanged(case: Case) -> Iterable[Variant]:
-    alike = [
-        (a, b) for a, b in combinations(case.network.linear, 2) if a.op == b.op and a.arrays["kernel"].shape == b.arrays["kernel"].shape
-    ]
+    alike = [(a, b) for a, b in combinations(case.network.linear, 2) if a.op == b.op and a.arrays["kernel"].shape == b.arrays["kernel"].shape]
     for a, b in alike[:MOST_PAIRS]:
         chains = _chain(case.network, a), _chain(case.network, b)
         kernels = _with_arrays_of(chains[0]["kernel"], chains[1]["kernel"]) | _with_arrays_of(chains[1]["kernel"], chains[0]["kernel"])

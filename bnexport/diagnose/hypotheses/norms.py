@@ -84,15 +84,15 @@ def _count(terms: Terms) -> int:
     return int(np.prod([terms.x.shape[axis] for axis in terms.axes]))
 
 
-def _unbiased(count: int | None, *, up: bool, terms: Terms) -> Terms:
+def _unbiased(terms: Terms, *, count: int | None, up: bool) -> Terms:
     """The moving variance as of n - 1 (`up`) where it is of n, or the reverse; n is that of the rows given where it is None."""
     n = count or max(2, _count(terms))
     return replace(terms, var=terms.var * (n / (n - 1) if up else (n - 1) / n))
 
 
 _MOVING_N = [
-    _numbers(partial(_unbiased, n, up=up), f"moving variance * {'n / (n - 1)' if up else '(n - 1) / n'}, n = {n or 'rows given'}", alone=n is not None)
-    for up in (True, False)
+    _numbers(partial(_unbiased, count=n, up=up), f"moving variance * {factor}, n = {n or 'rows given'}", alone=n is not None)
+    for up, factor in ((True, "n / (n - 1)"), (False, "(n - 1) / n"))
     for n in (None, *KEPT_BATCHES)
 ]
 
@@ -117,7 +117,9 @@ RULES: dict[str, tuple[str, Sequence[Rule]]] = {
             _formula("scale * (x - mean) / (var + eps) + offset", lambda t: t.scale * (t.x - t.mean) / (t.var + t.eps) + t.offset),
             _formula("scale * (x - mean) / var + offset", lambda t: t.scale * (t.x - t.mean) / t.var + t.offset, "without epsilon"),
             _formula(
-                "scale * (x - mean) / sqrt(var**2 + eps) + offset", lambda t: t.scale * (t.x - t.mean) / np.sqrt(t.var**2 + t.eps) + t.offset, "squared first"
+                "scale * (x - mean) / sqrt(var**2 + eps) + offset",
+                lambda t: t.scale * (t.x - t.mean) / np.sqrt(t.var**2 + t.eps) + t.offset,
+                "squared first",
             ),
         ],
     ),
@@ -234,7 +236,5 @@ def _left_out(case: Case) -> Iterable[Variant]:
 HYPOTHESES = [
     *(Hypothesis(name, remedy, partial(_everywhere, rules)) for name, (remedy, rules) in RULES.items()),
     Hypothesis("batch norm left out", "Normalise there: the graph does.", _left_out),
-    Hypothesis(
-        "numbers of another batch norm", "Take each batch norm's own variables; `bnexport inspect` lists which belong together.", _of_another
-    ),
+    Hypothesis("numbers of another batch norm", "Take each batch norm's own variables; `bnexport inspect` lists which belong together.", _of_another),
 ]

@@ -1,4 +1,4 @@
-"""What people get wrong in what flows between layers: activations, dropout, softmax, the scale of the input, the precision, and which weights they take."""
+"""What people get wrong between layers: activations, dropout, softmax, the scale of the input, the precision, and which weights they take."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -86,7 +86,8 @@ def _other_side(after: bool, case: Case) -> Iterable[Variant]:
     found = [(norm, act) for norm, act, is_after in _neighbours(case.network) if is_after is after]
     if found:
         yield Variant("", tuple(Site(norm.name, _by_position(norm, act, after)) for norm, act in found))
-        kinds = [(n, a) for n, a in found if case.right[n.after].shape == case.right[a.name].shape and not {n.after, a.name} & set(case.network.outputs)]
+        inner = [(n, a) for n, a in found if not {n.after, a.name} & set(case.network.outputs)]
+        kinds = [(n, a) for n, a in inner if case.right[n.after].shape == case.right[a.name].shape]
         if kinds:
             yield Variant("under its own name", tuple(Site(n.name, _by_kind(case.network, n, a, after)) for n, a in kinds))
 
@@ -255,8 +256,8 @@ def _few_decimals(case: Case) -> Iterable[Variant]:
         rounded = partial(_decimals, count)
         sites = [_rounded_weights(rounded, layer) for layer in owners if layer.name not in inside]
         for norm in case.network.norms:
-            values = {role: rounded(getattr(norm, role)) for role in ("mean", "variance", "gamma", "beta")}
-            sites.append(norms.site(norm, norms.RIGHT, replace(norm, **values)))
+            mean, variance, gamma, beta = map(rounded, (norm.mean, norm.variance, norm.gamma, norm.beta))
+            sites.append(norms.site(norm, norms.RIGHT, replace(norm, mean=mean, variance=variance, gamma=gamma, beta=beta)))
         if sites:
             yield Variant(f"{count} decimals", (_together(sites),))
 
@@ -280,7 +281,7 @@ HYPOTHESES = [
     Hypothesis("another activation", "Take the graph's activation, with its alpha.", _another_activation),
     Hypothesis("softmax left out", "The network's output is behind the softmax.", _softmax_left_out),
     Hypothesis("softmax applied once too often", "The network's output has been through softmax (or is to be left without).", _softmax_again),
-    Hypothesis("dropout scaled at inference", "At inference dropout does nothing at all: TensorFlow divides by keep_prob in training.", _dropout_scaled),
+    Hypothesis("dropout scaled at inference", "At inference dropout does nothing: TensorFlow divides by keep_prob in training.", _dropout_scaled),
     Hypothesis("dropout left on", "Feed keep_prob 1 (rate 0) at inference.", _dropout_left_on),
     Hypothesis("input scaled differently", "Give the network the numbers that it was trained on, scaled once.", _input),
     Hypothesis("low precision", "Compute in float32: turn half precision and TF32 off.", _low_precision),

@@ -1,0 +1,203 @@
+"""Whole networks as people write them, each with something on which a rule of the converter might stumble."""
+
+import pytest
+from live_graph import Net, dense, rows
+
+from bnexport.errors import AmbiguousNetwork, UnsupportedOps
+
+pytestmark = pytest.mark.tensorflow
+X, IMAGES = rows(5, 6), rows(3, 6, 6, 2)
+NETWORKS = []
+
+
+def network(build):
+    """Adds a network to those that convert without flags and match."""
+    NETWORKS.append(build)
+    return build
+
+
+def vectors(tf):
+    return tf.placeholder(tf.float32, [None, 6], name="x")
+
+
+def images(tf):
+    return tf.placeholder(tf.float32, [None, 6, 6, 2], name="x")
+
+
+def conv(tf, x, channels, size=3):
+    return tf.nn.conv2d(x, tf.get_variable("w", [size, size, int(x.shape[-1]), channels]), [1, 1, 1, 1], "SAME")
+
+
+@network
+def keep_computed_from_a_flag(tf):
+    training, x = tf.placeholder(tf.bool, [], name="training"), vectors(tf)
+    h = tf.nn.dropout(tf.nn.relu(dense(tf, x, 8, "a")), keep_prob=1.0 - 0.5 * tf.cast(training, tf.float32))
+    return Net({x: X}, [dense(tf, h, 3, "b")], {training: False})
+
+
+@network
+def dropout_that_is_made_up_for_at_inference(tf):
+    """As in the paper of 2014: units are dropped in training, and scaled by keep at inference."""
+    training, x = tf.placeholder(tf.bool, [], name="training"), vectors(tf)
+    h = tf.nn.relu(dense(tf, x, 8, "a"))
+    h = tf.cond(training, lambda: h * tf.floor(0.5 + tf.random_uniform(tf.shape(h))), lambda: h * 0.5)
+    return Net({x: X}, [dense(tf, h, 3, "b")], {training: False})
+
+
+@network
+def dropped_connections(tf):
+    keep, x, w = tf.placeholder(tf.float32, [], name="keep"), vectors(tf), tf.get_variable("w", [6, 4])
+    return Net({x: X}, [tf.matmul(x, tf.nn.dropout(w, keep_prob=keep), name="y")], {keep: 1.0})
+
+
+@network
+def dropped_channels(tf):
+    keep, x = tf.placeholder(tf.float32, [], name="keep"), images(tf)
+    h = conv(tf, x, 4)
+    h = tf.nn.dropout(h, keep_prob=keep, noise_shape=[tf.shape(h)[0], 1, 1, 4])
+    return Net({x: IMAGES}, [tf.reduce_max(h, [1, 2], name="y")], {keep: 1.0})
+
+
+@network
+def dropped_layers(tf):
+    """Stochastic depth: a random condition inside the training side of another."""
+    training, x = tf.placeholder(tf.bool, [], name="training"), vectors(tf)
+    h = dense(tf, x, 6, "a")
+    sometimes = lambda: tf.cond(tf.random_uniform([]) < 0.8, lambda: x + h, lambda: tf.identity(x))  # noqa: E731
+    y = tf.cond(training, sometimes, lambda: x + 0.8 * h)
+    return Net({x: X}, [dense(tf, y, 3, "b")], {training: False})
+
+
+@network
+def noise_in_a_condition(tf):
+    training, x = tf.placeholder(tf.bool, [], name="training"), vectors(tf)
+    noise = tf.cond(training, lambda: tf.random_normal(tf.shape(x)), lambda: tf.zeros_like(x))
+    return Net({x: X}, [dense(tf, x + noise, 3, "b")], {training: False})
+
+
+@network
+def keras_learning_phase(tf):
+    phase, x = tf.placeholder_with_default(False, [], name="keras_learning_phase"), vectors(tf)
+    h = dense(tf, x, 8, "a")
+    h = tf.cond(phase, lambda: tf.nn.dropout(h, rate=0.4), lambda: tf.identity(h))
+    return Net({x: X}, [dense(tf, h, 3, "b")])
+
+
+@network
+def batch_renormalisation(tf):
+    training, x = tf.placeholder(tf.bool, [], name="training"), vectors(tf)
+    h = dense(tf, x, 8, "a")
+    mean, variance = tf.nn.moments(h, [0])
+    moving_mean, moving_variance = (tf.get_variable(n, [8], trainable=False) for n in ("moving_mean", "moving_variance"))
+    moved = [tf.assign(moving_mean, moving_mean * 0.9 + mean * 0.1), tf.assign(moving_variance, moving_variance * 0.9 + variance * 0.1)]
+    spread = tf.sqrt(moving_variance + 1e-3)
+    r = tf.stop_gradient(tf.clip_by_value(tf.sqrt(variance + 1e-3) / spread, 0.3, 3.0))
+    d = tf.stop_gradient(tf.clip_by_value((mean - moving_mean) / spread, -5, 5))
+    with tf.control_dependencies(moved):
+        trained = (h - mean) / tf.sqrt(variance + 1e-3) * r + d
+    y = tf.cond(training, lambda: trained, lambda: (h - moving_mean) / spread)
+    return Net({x: X}, [dense(tf, tf.nn.relu(y), 3, "b")], {training: False})
+
+
+@network
+def instance_norm(tf):
+    x = images(tf)
+    h = conv(tf, x, 4)
+    mean, variance = tf.nn.moments(h, [1, 2], keep_dims=True)
+    h = (h - mean) * tf.rsqrt(variance + 1e-5) * tf.get_variable("gamma", [4]) + tf.get_variable("beta", [4])
+    return Net({x: IMAGES}, [tf.reduce_mean(tf.nn.relu(h), [1, 2], name="y")])
+
+
+@network
+def layer_norm(tf):
+    x = vectors(tf)
+    h = dense(tf, x, 8, "a")
+    mean, variance = tf.nn.moments(h, [-1], keep_dims=True)
+    h = (h - mean) * tf.rsqrt(variance + 1e-5) * tf.get_variable("gamma", [8]) + tf.get_variable("beta", [8])
+    return Net({x: X}, [dense(tf, tf.nn.relu(h), 3, "b")])
+
+
+@network
+def group_norm(tf):
+    x = tf.placeholder(tf.float32, [None, 4, 4, 8], name="x")
+    h = tf.reshape(x, [tf.shape(x)[0], 4, 4, 2, 4])
+    mean, variance = tf.nn.moments(h, [1, 2, 4], keep_dims=True)
+    h = tf.reshape((h - mean) / tf.sqrt(variance + 1e-5), [tf.shape(x)[0], 4, 4, 8]) * tf.get_variable("gamma", [1, 1, 1, 8])
+    return Net({x: rows(3, 4, 4, 8)}, [tf.nn.conv2d(h, tf.get_variable("w", [1, 1, 8, 2]), [1, 1, 1, 1], "SAME", name="y")])
+
+
+@network
+def clipped_weights(tf):
+    """A Wasserstein critic: assignments clip the weights between steps."""
+    x = vectors(tf)
+    y = dense(tf, x, 3, "a")
+    tf.group(*(tf.assign(v, tf.clip_by_value(v, -0.01, 0.01)) for v in tf.global_variables()))
+    return Net({x: X}, [y])
+
+
+@network
+def epsilon_greedy(tf):
+    x, epsilon = vectors(tf), tf.placeholder(tf.float32, [], name="epsilon")
+    q = tf.identity(dense(tf, x, 3, "a"), name="q")
+    anything = tf.random_uniform([tf.shape(x)[0]], 0, 3, tf.int64)
+    tf.where(tf.random_uniform([tf.shape(x)[0]]) < epsilon, anything, tf.argmax(q, 1), name="action")
+    return Net({x: X}, [q])
+
+
+@network
+def scales_behind_pooling(tf):
+    x = images(tf)
+    h = tf.nn.max_pool(conv(tf, x, 4), [1, 2, 2, 1], [1, 2, 2, 1], "SAME")
+    h = h * tf.get_variable("scale", [4]) + tf.get_variable("shift", [4])
+    return Net({x: IMAGES}, [tf.nn.avg_pool(h, [1, 3, 3, 1], [1, 1, 1, 1], "SAME", name="y")])
+
+
+@network
+def prelu_crelu_and_maxout(tf):
+    x = vectors(tf)
+    h = dense(tf, x, 8, "a")
+    h = tf.nn.crelu(tf.nn.relu(h) + tf.get_variable("alpha", [8]) * (h - tf.abs(h)) * 0.5)
+    return Net({x: X}, [dense(tf, tf.reduce_max(tf.reshape(h, [-1, 4, 4]), 2), 3, "b")])
+
+
+@network
+def features_and_their_mean(tf):
+    x = vectors(tf)
+    mean = tf.reduce_mean(x, 1, keepdims=True)
+    return Net({x: X}, [dense(tf, tf.concat([x - mean, mean], 1), 3, "a")])
+
+
+@pytest.mark.parametrize("cond_v2", [False, True], ids=["switch_merge", "cond_v2"])
+@pytest.mark.parametrize("build", NETWORKS, ids=lambda build: build.__name__)
+def test_matches_without_flags(tf, live, build, cond_v2):
+    live(lambda: build(tf), cond_v2=cond_v2).matches()
+
+
+def test_a_generator_and_its_critic_are_two_networks(tf, live):
+    def build():
+        z, real = tf.placeholder(tf.float32, [None, 4], name="z"), tf.placeholder(tf.float32, [None, 6], name="real")
+        with tf.variable_scope("generator"):
+            fake = tf.tanh(dense(tf, z, 6, "a"), name="fake")
+        scores = []
+        for data in (real, fake):
+            with tf.variable_scope("critic", reuse=tf.AUTO_REUSE):
+                scores.append(dense(tf, data, 1, "a"))
+        for score, label in zip(scores, (tf.ones_like, tf.zeros_like), strict=True):
+            tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(logits=score, labels=label(score)))
+        return Net({z: rows(5, 4)}, [fake])
+
+    saved = live(build)
+    with pytest.raises(
+        AmbiguousNetwork, match="the graph holds 2 networks that share no layer; choose one of\n  --output critic/add\n  --output critic_1/add"
+    ):
+        saved.convert()
+    saved.matches(outputs=["generator/fake"])
+
+
+def test_noise_of_a_strength_that_is_fed(tf, live):
+    def build():
+        strength, x = tf.placeholder_with_default(0.0, [], name="strength"), vectors(tf)
+        return Net({x: X}, [dense(tf, x + strength * tf.random_normal(tf.shape(x)), 3, "b")])
+
+    with pytest.raises(UnsupportedOps, match="RandomStandardNormal: random_normal/RandomStandardNormal"):
+        live(build).convert()
