@@ -23,6 +23,8 @@ WORK = REPOSITORY / "build" / "benchmarks"
 PEERS = Path(__file__).parent / "peers"
 BNEXPORT = (sys.executable, "-m", "bnexport")
 
+LOAD = os.getloadavg()[0]
+"""What else kept the machine busy, in processes, when the benchmark began."""
 ENOUGH, FEWEST = 60.0, 3
 """Seconds after which no more rounds are begun, and how many there are even so."""
 SPIN = 0.05
@@ -182,7 +184,7 @@ def machine(*packages: str) -> str:
     """What the numbers were measured on."""
     versions = [f"{package} {metadata.version(package)}" for package in packages if installed(package)]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{_processor()}, {cores} cores; Python {platform.python_version()}, {', '.join(versions)}."
+    return f"{_processor()}, {cores} cores, load {LOAD:.1f} at the start; Python {platform.python_version()}, {', '.join(versions)}."
 
 
 def _processor() -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.measure import REPOSITORY, clean_environment
 
 README = Path(__file__).parent / "README.md"
-BLOCK = re.compile(r"(<!-- benchmark: (\w+) ?(.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- benchmark: (\w+)((?: .*)?) -->\n)(?:.*\n)*?(<!-- end -->)")
 
 
 def main(names: list[str]) -> None:
@@ -21,15 +21,17 @@ def main(names: list[str]) -> None:
     if unknown:
         sys.exit(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(known)}")
 
-    def filled(match: "re.Match[str]") -> str:
-        if names and match[2] not in names:
-            return match[0]
-        command = [sys.executable, "-m", f"benchmarks.{match[2]}", "--markdown", *match[3].split()]
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=clean_environment(), cwd=REPOSITORY)
-        print(done.stdout, flush=True)
-        return f"{match[1]}\n{done.stdout.strip()}\n\n{match[4]}"
+    for name in names or known:
+        README.write_text(BLOCK.sub(lambda match, name=name: _filled(match, name), README.read_text(encoding="utf-8")), encoding="utf-8")
 
-    README.write_text(BLOCK.sub(filled, README.read_text(encoding="utf-8")), encoding="utf-8")
+
+def _filled(match: "re.Match[str]", name: str) -> str:
+    if match[2] != name:
+        return match[0]
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--markdown", *match[3].split()]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=clean_environment(), cwd=REPOSITORY)
+    print(done.stdout, flush=True)
+    return f"{match[1]}\n{done.stdout.strip()}\n\n{match[4]}"
 
 
 if __name__ == "__main__":

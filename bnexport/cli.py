@@ -13,6 +13,7 @@ from bnexport._version import __version__
 from bnexport.commands.diagnose import diagnose
 from bnexport.commands.options import conversion_options
 from bnexport.commands.trace import trace
+from bnexport.commands.verify import verify
 from bnexport.errors import BnexportError, CheckpointError, UsageError
 from bnexport.options import Options
 
@@ -271,4 +272,5 @@ def inspect(path: str, as_json: bool, html: str | None) -> None:
 
 
 main.add_command(trace)
+main.add_command(verify)
 main.add_command(diagnose)

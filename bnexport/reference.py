@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,12 +20,10 @@ from bnexport.checkpoint import Checkpoint, Location
 from bnexport.errors import BnexportError
 
 if TYPE_CHECKING:
-    from bnexport.graph.graphdef import Ref
     from bnexport.graph.inference import Inference
     from bnexport.options import Options
 
 NDArray = np.ndarray[Any, Any]
-
 
 _COLLECTIONS = ("variables", "trainable_variables", "local_variables")
 _GONE = re.compile(r"Tensor (\S+), specified in either feed_devices or fetch_devices was not found")
@@ -55,7 +54,7 @@ def tensorflow() -> Any:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        with _quiet():
+        with _quiet(), _silent():
             import tensorflow as tf  # type: ignore[import-untyped,unused-ignore]  # ships types in some versions only
     except ImportError as error:
         raise Unavailable("TensorFlow is not installed") from error
@@ -69,6 +68,19 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Without what TensorFlow's libraries write past Python to standard error when they are loaded: the instructions of the machine, missing drivers."""
+    kept = os.dup(2)
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def compare_variables(checkpoint: Checkpoint) -> Variables:
@@ -129,7 +141,7 @@ class Session:
         self._signature = self._meta.signature_def.get(options.signature or "serving_default")
         self._bypass(self._baked())
         try:
-            with _quiet():
+            with _quiet(), _silent():
                 self._session = self._restored(location)
                 self._decide()
         except (tf.errors.OpError, ValueError, KeyError, TypeError, RuntimeError) as error:
@@ -154,10 +166,28 @@ class Session:
             inputs = {name: self._named([*self._signed("inputs", name), str(ref), name], name) for ref, name in self._inference.inputs.items()}
             try:
                 return _joined(
-                    self._run({t: part[n].astype(t.dtype.as_numpy_dtype) for n, t in inputs.items()}, rows) for part, rows in _batches(inputs, feeds)
+                    self._run({t: part[n].astype(t.dtype.as_numpy_dtype) for n, t in inputs.items()}, rows)
+                    for part, rows in self._batches(inputs, feeds)
                 )
             except (self._tf.errors.OpError, ValueError, TypeError) as error:
                 raise Unavailable(f"TensorFlow {self.version} cannot evaluate the graph: {_first_line(error)}") from error
+
+    def _batches(self, tensors: Mapping[str, Any], feeds: Mapping[str, NDArray]) -> Iterator[tuple[dict[str, NDArray], int | None]]:
+        """The rows in batches of the size that the graph has baked into its inputs, the last one filled up; with each how many of its rows count."""
+        sizes = {tensor.shape[0] for tensor in tensors.values() if tensor.shape.rank and tensor.shape[0] is not None}
+        counts = {len(feeds[name]) for name in tensors if feeds[name].ndim}
+        if len(sizes) != 1 or len(counts) != 1 or sizes == counts:
+            yield dict(feeds), None
+            return
+        (batch,), (count,) = sizes, counts
+        if self._record.get("uses_batch"):
+            raise Unavailable(f"the graph takes statistics over batches of {batch} rows, and there are {count}")
+        for start in range(0, count, batch):
+            rows = min(batch, count - start)
+            filled = {
+                name: np.concatenate([value[start : start + rows], np.repeat(value[-1:], batch - rows, axis=0)]) for name, value in feeds.items()
+            }
+            yield filled, rows
 
     def _run(self, inputs: Mapping[Any, NDArray], rows: int | None) -> dict[str, NDArray]:
         """One batch; of results that have as many rows as it, the first `rows`."""
@@ -180,15 +210,14 @@ class Session:
 
     def _layers(self, wanted: dict[str, Any], fed: Mapping[Any, NDArray]) -> dict[str, NDArray]:
         """Tensors on the way, without those that TensorFlow's optimizer does away with even though they are asked for."""
-        while True:
-            try:
-                return dict(self._session.run(wanted, fed))
-            except self._tf.errors.InvalidArgumentError as error:
-                gone = _GONE.search(error.message)
-                kept = {name: tensor for name, tensor in wanted.items() if gone is None or tensor.name != gone[1]}
-                if len(kept) == len(wanted):
-                    raise
-                wanted = kept
+        try:
+            return dict(self._session.run(wanted, fed))
+        except self._tf.errors.InvalidArgumentError as error:
+            gone = _GONE.search(error.message)
+            kept = {name: tensor for name, tensor in wanted.items() if gone is not None and tensor.name != gone[1]}
+            if gone is None or len(kept) == len(wanted):
+                raise
+        return self._layers(kept, fed)
 
     # ---- the graph as it is imported
 
@@ -317,22 +346,6 @@ class Session:
         """The tensor that the signature gives for one of its `inputs` or `outputs`."""
         info = getattr(self._signature, kind).get(name) if self._signature else None
         return [info.name] if info is not None and info.name else []
-
-
-def _batches(tensors: Mapping[str, Any], feeds: Mapping[str, NDArray]) -> Iterator[tuple[dict[str, NDArray], int | None]]:
-    """The rows in batches of the size that the graph has baked into its inputs, the last one filled up; with each how many of its rows count."""
-    sizes = {tensor.shape[0] for tensor in tensors.values() if tensor.shape.rank and tensor.shape[0] is not None}
-    counts = {len(feeds[name]) for name in tensors if feeds[name].ndim}
-    if len(sizes) != 1 or len(counts) != 1 or sizes == counts:
-        yield dict(feeds), None
-        return
-    (batch,), (count,) = sizes, counts
-    for start in range(0, count, batch):
-        rows = min(batch, count - start)
-        yield (
-            {name: np.concatenate([value[start : start + rows], np.repeat(value[-1:], batch - rows, axis=0)]) for name, value in feeds.items()},
-            rows,
-        )
 
 
 def _joined(parts: Iterable[dict[str, NDArray]]) -> dict[str, NDArray]:

@@ -290,7 +290,7 @@ def _compare(found: Verification, model: Model, truth: Model, feeds: Mapping[str
             for check in found.layers:
                 if check.equals is not None:
                     check.bundle = _added(check.bundle, traced[check.name], exact[check.equals], found, check.name)
-                    if check.equals in theirs:
+                    if check.equals in theirs and theirs[check.equals].shape == exact[check.equals].shape:
                         check.tensorflow = _added(check.tensorflow, theirs[check.equals], exact[check.equals], found, check.name)
             for output, port in zip(found.outputs, truth.outputs, strict=True):
                 values = predicted[output.name] if isinstance(predicted, dict) else predicted

@@ -32,7 +32,7 @@ def _place(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int
 @click.option("--unit", "units", metavar="N", type=click.IntRange(min=0), multiple=True, help="A unit or channel, from 0. Repeatable.  [default: 0]")
 @click.option("--place", metavar="Y,X", callback=_place, help="Where in an image the unit is looked at.  [default: the first place]")
 @click.option("--layers", is_flag=True, help="Show every layer, and not the batch norms alone.")
-@click.option("-o", "--output", "out", metavar="OUT", help="Write every layer's whole result, for all rows, under its name to a file (.npz or .h5).")
+@click.option("-o", "--out", "out", metavar="OUT", help="Write every layer's whole result, for all rows, under its name to a file (.npz or .h5).")
 @click.option("--header/--no-header", default=None, help="Whether the first row of a CSV input names its columns.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for machines.")
 @conversion_options

@@ -39,7 +39,7 @@ def figure(check: "LayerCheck") -> Markup | None:
     difference = check.bundle
     if difference is None:
         return None
-    caption = element("figcaption", "error against float64")
+    caption = element("figcaption", "error against float64, log scale")
     words = [f"largest {number(difference.relative)}", f"mean {number(difference.relative_mean)}"]
     if difference.exact:
         words.append(f"{difference.exact / max(difference.count, 1):.0%} exact")
@@ -103,11 +103,9 @@ def _by_layer(found: "Verification", numbers: Mapping[str, int]) -> Markup | Non
     high = math.ceil(math.log10(max([*sizes, found.tolerance]))) + 1
     scale = _Scale(low, high, len(compared))
     grid = [
-        element(
-            "g", element("path", d=f"M{_LEFT} {_short(y)}H{_WIDTH}"), element("text", f"1e{power}".replace("-", "−"), x=_LEFT - 6, y=_short(y + 4))
-        )
+        element("g", element("path", d=f"M{_LEFT} {_short(y)}H{_WIDTH}"), element("text", label, x=_LEFT - 6, y=_short(y + 4)))
         for power in range(low, high + 1, max(1, (high - low) // 6))
-        for y in [scale.down(10.0**power)]
+        for y, label in [(scale.down(10.0**power), "exact" if power == low else f"1e{power}".replace("-", "−"))]
     ]
     limit = scale.down(found.tolerance)
     marks = [mark for place, layer in enumerate(compared) for mark in _marks(place, layer, scale, numbers)]
@@ -126,13 +124,9 @@ def _by_layer(found: "Verification", numbers: Mapping[str, int]) -> Markup | Non
     keys = [element("span", "bundle", class_="ours"), element("span", "TensorFlow", class_="theirs") if found.tensorflow else None]
     most = found.adds_most
     words = f"The most is added by {most.name}: {number(most.added)}." if most is not None and most.added else None
-    return element(
-        "figure",
-        element("figcaption", "Largest error of each layer ", element("span", keys, class_="keys")),
-        picture,
-        element("p", words),
-        class_="errors",
-    )
+    caption = element("figcaption", "Largest error of each layer ", element("span", keys, class_="keys"))
+    region = element("div", picture, class_="wide", tabindex="0", role="region", aria_label="Errors, layer after layer")
+    return element("figure", caption, region, element("p", words) if words else None, class_="errors")
 
 
 class _Scale:

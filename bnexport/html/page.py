@@ -18,7 +18,7 @@ from bnexport.html.cards import Finding, card, findings
 from bnexport.html.drawing import drawing, shape
 from bnexport.html.errors import overview
 from bnexport.html.facts import COLLAPSED, SMALL, Facts, gather
-from bnexport.html.histograms import count
+from bnexport.html.histograms import count, number
 from bnexport.html.markup import Content, Markup, element, name, table
 from bnexport.html.record import dropped, entries
 from bnexport.options import Options
@@ -95,7 +95,7 @@ def page(facts: Facts, verification: "Verification | None" = None) -> Markup:
     shown = [section for section in sections if section is not None]
     body = [
         element("a", "Skip to the layers", href="#network", class_="skip"),
-        _header(facts, title, flagged),
+        _header(facts, title, flagged, verification),
         element("main", [section for _, _, section in shown]),
         _footer(),
         element("script", Markup(script)),
@@ -126,7 +126,7 @@ def _section(anchor: str, title: str, *content: Content, label: str | None = Non
 # ---- the head of the page
 
 
-def _header(facts: Facts, title: str, flagged: Mapping[str, int]) -> Markup:
+def _header(facts: Facts, title: str, flagged: Mapping[str, int], verification: "Verification | None") -> Markup:
     record = facts.record
     made = facts.program.conversion.get("producer") if facts.program is not None and record["kind"] == "bundle" else None
     versions = {2: "V2", 1: "V1"}
@@ -142,7 +142,7 @@ def _header(facts: Facts, title: str, flagged: Mapping[str, int]) -> Markup:
         element("h1", title),
         element("p", " · ".join(part for part in about if part), class_="about"),
         element("p", name(str(record["path"])), class_="path"),
-        element("dl", [tile.markup for tile in _tiles(facts, flagged)], class_="tiles"),
+        element("dl", [tile.markup for tile in (*_checked(verification), *_tiles(facts, flagged))], class_="tiles"),
     )
 
 
@@ -162,6 +162,13 @@ class _Tile:
         return element("div", element("dt", label), element("dd", element("strong", self.value), element("span", self.note)), class_=self.kind)
 
 
+def _checked(verification: "Verification | None") -> Iterable[_Tile]:
+    if verification is not None:
+        largest = max((output.bundle.relative for output in verification.outputs), default=0.0)
+        note = f"of the output’s largest number; {number(verification.tolerance)} is allowed"
+        yield _Tile(number(largest), "largest error", note, "errors", None if verification.passed else "failed")
+
+
 def _tiles(facts: Facts, flagged: Mapping[str, int]) -> Iterable[_Tile]:
     record, program = facts.record, facts.program
     if program is None:
@@ -177,7 +184,7 @@ def _tiles(facts: Facts, flagged: Mapping[str, int]) -> Iterable[_Tile]:
     folded = len({norm.name for layer in facts.layers if "not_folded" not in layer.layer.provenance for norm in layer.norms})
     rest = f"{left:,} left as they are" if left else "none left over" if folded else None
     yield _Tile(f"{folded:,}", "batch norms folded", rest, "batch-norms" if folded or left else None)
-    units, layers = sum(flagged.values()), sum(1 for number in flagged.values() if number)
+    units, layers = sum(flagged.values()), sum(1 for units in flagged.values() if units)
     note = f"in {count(layers, 'layer')}" if units else "none dead, none collapsed"
     yield _Tile(f"{units:,}", "units worth a look", note, "units", "warn" if units else None)
     warnings, assumed = len(_warning_texts(facts)), len(program.conversion.get("assumed", ()))

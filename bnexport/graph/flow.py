@@ -1,0 +1,162 @@
+"""How data flows through a graph: what depends on which source, where weights touch it, and what is a network as against its training.
+
+A *weight* is what a variable of more than one element becomes without being summed up. An input is a source of data that is combined with a weight
+somewhere downstream; a label, a reward or a learning rate never is. The network is everything that depends on inputs and weights but on no other
+source, so that losses and metrics fall away with the labels they compare to. Reductions over the batch behind the last weight are losses too.
+"""
+
+from collections.abc import Iterable
+
+from bnexport.graph import ops
+from bnexport.graph.graphdef import Node, Ref, topological
+from bnexport.graph.live import Live
+
+SHAPES_ONLY = frozenset({"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike"})
+"""Operators that ask for a tensor's shape and not for its values."""
+_SAVING = frozenset({"SaveV2", "Save", "SaveSlices", "QueueEnqueueManyV2", "QueueEnqueueV2", "QueueEnqueue", "QueueEnqueueMany"})
+
+
+def belongs_to_training(node: Node) -> bool:
+    """Whether a node writes variables, saves, reports, or was made by tf.gradients."""
+    return ops.is_assignment(node.op) or ops.is_summary(node.op) or node.op in _SAVING or ops.is_gradient(node)
+
+
+class Flow:
+    """The flow of data through the live part of a graph.
+
+    Attributes:
+        sources: a bit for each reference through which data enters.
+        depends: for each node reached, the bits of the sources that it depends on.
+        weighted: nodes that combine data with a weight.
+        touched: those and all that depends on them.
+        network: the nodes of the network.
+        losses: reductions over the batch after which no weight comes any more.
+        lossy: those and what follows them, which is no part of the network.
+        users_of: for each node, what takes from it.
+    """
+
+    def __init__(self, live: Live):
+        self.live = live
+        self._users = live.consumers()
+        self.users_of: dict[str, list[Node]] = {}
+        for ref, users in self._users.items():
+            self.users_of.setdefault(ref.node, []).extend(users)
+        self._weights: dict[str, bool] = {}
+        self.depends: dict[str, int] = {}
+        self.touched: set[str] = set()
+        self.weighted: set[str] = set()
+        self.sources: dict[Ref, int] = {}
+        self._walk()
+        inputs = 0
+        for name in self.weighted:
+            inputs |= self.depends[name]
+        self.network = {name for name in self.touched if self.depends[name] & ~inputs == 0}
+        self.losses = self._losses()
+        self.lossy = self.downstream(self.losses)
+        self.network -= self.lossy
+
+    def has_sources(self) -> bool:
+        """Whether any data enters the graph."""
+        return bool(self.sources)
+
+    def _walk(self) -> None:
+        """Follows data from all sources forward, noting for each node what it depends on and whether weights have touched it."""
+        live = self.live
+        start = [
+            n
+            for n in live.graph.nodes.values()
+            if n.name in live.sources or ops.is_source(n) or (n.op == "PlaceholderWithDefault" and live.resolve(Ref(n.name)) == Ref(n.name))
+        ]
+        reached: dict[str, Node] = {}
+        stack = []
+        by_node: dict[str, list[Ref]] = {}
+        for ref in self._users:
+            by_node.setdefault(ref.node, []).append(ref)
+        for node in start:
+            for ref in by_node.get(node.name, ()):
+                self.sources[ref] = 1 << len(self.sources)
+            stack.append(node.name)
+        while stack:
+            name = stack.pop()
+            for ref in by_node.get(name, ()):
+                for user in self._users[ref]:
+                    if user.name not in reached and not self.is_training(user):
+                        reached[user.name] = user
+                        stack.append(user.name)
+        inside = {n: [r for r in live.inputs(node) if r.node in reached or r in self.sources] for n, node in reached.items()}
+        for name in topological(live.graph, list(reached), lambda n: [r for r in inside.get(n.name, ()) if r.node in reached]):
+            if name not in reached:
+                continue
+            node = reached[name]
+            mask = 0
+            touched = False
+            for ref in inside[name]:
+                mask |= self.sources.get(ref, 0) | self.depends.get(ref.node, 0)
+                touched = touched or ref.node in self.touched
+            self.depends[name] = mask
+            if node.op in SHAPES_ONLY:
+                continue
+            if any(r.node not in reached and r not in self.sources and not live.is_dynamic(r) and self.is_weight(r) for r in live.inputs(node)):
+                self.weighted.add(name)
+                touched = True
+            if touched:
+                self.touched.add(name)
+
+    def is_training(self, node: Node) -> bool:
+        """Whether a node only serves training (as arithmetic on gradients does), or something else was put in its place."""
+        if belongs_to_training(node) or Ref(node.name) in self.live.replaced:
+            return True
+        return any(ops.is_gradient(self.live.graph.nodes[r.node]) for r in self.live.inputs(node))
+
+    def is_weight(self, ref: Ref) -> bool:
+        """Whether a constant is made of a variable of more than one element, without having been reduced."""
+        if ref.node not in self._weights:
+            live, node = self.live, self.live.graph.nodes[ref.node]
+            self._weights[ref.node] = False  # stands while its operands are looked at
+            if node.op in ops.VARIABLES:
+                shape = node.attrs.get("shape")
+                self._weights[ref.node] = live.variables.holds(node) and shape != [1]
+                if self._weights[ref.node] and not shape:
+                    self._weights[ref.node] = live.variables.array(node).shape not in ((), (1,))
+            elif node.op not in ops.REDUCTIONS and node.op != "L2Loss" and not ops.is_assignment(node.op) and not ops.is_source(node):
+                self._weights[ref.node] = any(self.is_weight(r) for r in live.inputs(node))
+        return self._weights[ref.node]
+
+    def _losses(self) -> set[str]:
+        """Reductions over the batch after which no weight comes any more."""
+        found = set()
+        for name in self.network:
+            node = self.live.graph.nodes[name]
+            if (
+                (node.op in ops.REDUCTIONS or node.op in ("L2Loss", "AddN"))
+                and self.reduces_batch(node)
+                and not (self.downstream({name}) - {name}) & self.weighted
+            ):
+                found.add(name)
+        return found
+
+    def reduces_batch(self, node: Node) -> bool:
+        """Whether a reduction goes over the first axis."""
+        if node.op == "L2Loss":
+            return True
+        if len(node.inputs) < 2 or node.op == "AddN":
+            return False
+        axes = self.live.inputs(node)[1]
+        if self.live.is_dynamic(axes):
+            return True  # tf.reduce_mean(x) of an unknown rank: all axes, computed from the rank
+        return 0 in self.live.value(axes).reshape(-1).tolist()
+
+    def downstream(self, names: Iterable[str]) -> set[str]:
+        """Some nodes and all that depends on them."""
+        reached = set(names)
+        stack = list(reached)
+        while stack:
+            for user in self.users_of.get(stack.pop(), ()):
+                if user.name in self.depends and user.name not in reached:
+                    reached.add(user.name)
+                    stack.append(user.name)
+        return reached
+
+    def followers(self, name: str) -> list[Node]:
+        """What takes a node's values, gradients and questions of shape aside."""
+        return [u for u in self.users_of.get(name, ()) if u.name in self.depends and u.op not in SHAPES_ONLY]
