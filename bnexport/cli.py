@@ -15,12 +15,12 @@ from bnexport.commands.options import conversion_options
 from bnexport.commands.trace import trace
 from bnexport.commands.verify import verify
 from bnexport.errors import BnexportError, CheckpointError, UsageError
-from bnexport.options import Options
 
 if TYPE_CHECKING:
     import numpy as np
 
     from bnexport.csvrows import Block
+    from bnexport.options import Options
     from bnexport.program import Array, Program
     from bnexport.runner import Model
 
@@ -64,7 +64,7 @@ def main(ctx: click.Context) -> None:
 def convert(
     checkpoint: str,
     out: str,
-    options: Options,
+    options: "Options",
     quiet: bool,
 ) -> None:
     """Write the network in the checkpoint CKPT to the bundle OUT (.npz or .h5), ready for inference.

@@ -72,7 +72,7 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Without what TensorFlow's libraries write past Python to standard error when they are loaded: the instructions of the machine, missing drivers."""
+    """Without what TensorFlow's libraries write past Python to standard error when they are loaded: the machine's instructions, missing drivers."""
     kept = os.dup(2)
     try:
         with Path(os.devnull).open("wb") as nowhere:

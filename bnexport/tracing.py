@@ -214,7 +214,7 @@ def write_trace(path: str | Path, values: Mapping[str, NDArray]) -> None:
 
     path = Path(path)
     check_suffix(path)
-    names = safe_names(values)
+    names = safe_names(values, nested=path.suffix.lower() != ".npz")
     with replacing(path, UsageError) as temporary:
         if path.suffix.lower() == ".npz":
             from bnexport.formats.archive import ZipWriter
@@ -242,11 +242,12 @@ def check_suffix(path: str | Path) -> None:
         raise UsageError(f"{path} has the suffix {suffix or '(none)'}; a trace is written as .npz or .h5")
 
 
-def safe_names(names: Iterable[str]) -> dict[str, str]:
+def safe_names(names: Iterable[str], *, nested: bool) -> dict[str, str]:
     """For each tensor the name of its array in a file: itself, with what a path cannot have written as in a URL.
 
-    A tensor may be called as the scope of another (`fc1` and `fc1/Relu`). In HDF5 that name would have to be a dataset and a group at once, so the
-    slashes of the other are escaped: `fc1%2FRelu`, in .npz just so.
+    Args:
+        nested: whether names are paths through groups, as in HDF5. A tensor may be called as the scope of another (`fc1` and `fc1/Relu`), and would have
+            to be a dataset and a group at once: the slashes of the other are escaped then, `fc1%2FRelu`.
     """
     from urllib.parse import quote
 
@@ -255,7 +256,7 @@ def safe_names(names: Iterable[str]) -> dict[str, str]:
     safe = {}
     for name in names:
         parts = name.split("/")
-        nested = any("/".join(parts[:length]) in known for length in range(1, len(parts)))
+        inside = nested and any("/".join(parts[:length]) in known for length in range(1, len(parts)))
         odd = any(part in ("", ".", "..") for part in parts)
-        safe[name] = quote(name, safe="" if nested or odd else "/").replace(".", "%2E" if odd else ".")
+        safe[name] = quote(name, safe="" if inside or odd else "/").replace(".", "%2E" if odd else ".")
     return safe

@@ -19,7 +19,7 @@ LAYERS = (
     {"_version", "errors", "options", "protos"},
     {"program"},
     {"arrays", "checkpoint", "csvrows", "formats", "kernels"},
-    {"batchnorms", "chain", "fold", "graph", "steps", "tables"},
+    {"batchnorms", "chain", "fold", "graph", "steps", "tables", "widen"},
     {"draws", "reference", "runner", "scopes"},
     {"conversion"},
     {"report", "tracing"},

@@ -6,8 +6,6 @@ from typing import Any
 
 import click
 
-from bnexport.options import Options
-
 Command = Callable[..., Any]
 
 
@@ -16,6 +14,8 @@ def conversion_options(command: Command) -> Command:
 
     @wraps(command)
     def with_options(**values: Any) -> Any:
+        from bnexport.options import Options
+
         order = values.pop("order")
         options = Options(
             set_values=values.pop("set_values"),

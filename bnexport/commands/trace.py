@@ -7,10 +7,10 @@ import click
 
 from bnexport.commands.options import conversion_options
 from bnexport.commands.output import print_json, print_table, shown
-from bnexport.options import Options
 
 if TYPE_CHECKING:
     from bnexport.csvrows import Block
+    from bnexport.options import Options
     from bnexport.tracing import LayerValues, Network, NormValues
 
 HEADS = ("batch norm", "row", "unit", "before bn", "mean", "var", "offset", "scale", "epsilon", "after bn")
@@ -46,7 +46,7 @@ def trace(
     out: str | None,
     header: bool | None,
     as_json: bool,
-    options: Options,
+    options: "Options",
 ) -> None:
     """Show the values of every batch norm, or every layer, for rows of INPUT.
 

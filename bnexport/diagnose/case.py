@@ -55,11 +55,13 @@ class Variant:
         detail: what is filled in (`1e-05`), or nothing.
         sites: where it can be made: everywhere at once, or in one place alone.
         how: the arithmetic, where it is what is wrong.
+        whole: whether it depends on all rows at once, and cannot be tried on a few of them.
     """
 
     detail: str
     sites: tuple[Site, ...]
     how: Arithmetic = DOUBLE
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,8 @@ class Formula:
 
 
 Definition = Layer | Formula
+AS_FED = " as fed"
+"""Behind an input's name: what was fed, for a formula that stands in the input's place."""
 Edits = Mapping[str, Definition]
 """What stands in the place of a tensor's own definition, by the tensor's name."""
 
@@ -143,6 +145,10 @@ class Network:
             left.extend(operands(definition) if definition is not None else ())
         return found
 
+    def work(self, values: Values, base: Values) -> int:
+        """How many numbers were computed for `values`, besides what was taken from `base`."""
+        return sum(value.size for tensor, value in values.items() if base.get(tensor) is not value)
+
     def _definition(self, tensor: str, edits: Edits) -> Definition | None:
         return edits.get(tensor) or self.definitions.get(tensor) or self.definitions.get(_maker(tensor))
 
@@ -172,7 +178,7 @@ class Network:
                     continue
                 definition = self._definition(tensor, edits)
                 if definition is None:
-                    values[tensor] = _rounded(np.asarray(feeds[tensor]), how)
+                    values[tensor] = _rounded(np.asarray(feeds[tensor.removesuffix(AS_FED)]), how)
                     continue
                 missing = [t for t in operands(definition) if t not in values]
                 if missing:

@@ -7,7 +7,6 @@ to the next one.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -16,12 +15,18 @@ from bnexport.diagnose.compare import Difference, difference, rounding
 from bnexport.diagnose.hypotheses import REGISTRY
 from bnexport.diagnose.matching import Match, Reading
 from bnexport.diagnose.network import DOUBLE, SINGLE, Arithmetic, Edits, Network, Values
+from bnexport.kernels.table import NDArray
 
-MOST_SITES = 24
-"""In how many layers a mistake is tried alone."""
+MOST_WORK = 1 << 29
+"""How many numbers are computed, for one difference, to try mistakes in single layers; a mistake in all of them is always tried."""
+SCREENED = 1 << 20
+"""How many numbers a network may have for the rows that everything is tried on first."""
+SCREENED_ROWS = 8
 MOST_MISTAKES = 4
 """How many mistakes are looked for, one behind the other."""
-NEAR = 0.2
+HALF_SLACK = 4.0
+"""How often the difference that half precision makes in one evaluation it may make in another."""
+NEAR = 1e-3
 """A variant that is off by more than this part of a tensor's largest number is not looked at closely."""
 
 
@@ -32,7 +37,7 @@ class Compared:
     match: Match
     reading: Reading
     difference: Difference
-    right: "np.ndarray[Any, Any]"
+    right: NDArray
 
     @property
     def name(self) -> str:
@@ -88,11 +93,19 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A place where the user's numbers part from the network's, and what explains it: the best first, none where nothing does."""
+    """A place where the user's numbers part from the network's.
+
+    Attributes:
+        first: the first array that differs.
+        explanations: what explains it, the best first; none where nothing does.
+        tried: how many variants of mistakes were tried.
+        cut_short: whether the network was too large to try all of them in single layers as well.
+    """
 
     first: Compared
     explanations: tuple[Explanation, ...]
     tried: int
+    cut_short: bool
 
 
 class Search:
@@ -136,14 +149,10 @@ class Search:
     def _explained(self, case: Case, compared: list[Compared], parted: int) -> Finding:
         first = compared[parted]
         case = _with(case, case.network, case.right, {r.tensor: r.values for r in first.match.readings})
-        sure = case.network.ahead(c.reading.tensor for c in compared if c.difference.agrees)
+        trial = Trial(case, self.matches, parted, case.network.ahead(c.reading.tensor for c in compared if c.difference.agrees), self.unit)
         found: list[Explanation] = []
-        tried = 0
         for hypothesis in REGISTRY:
-            fits = []
-            for variant in hypothesis.variants(case):
-                tried += 1
-                fits.append(self._tried(case, hypothesis, variant, sure, parted))
+            fits = (trial.best(hypothesis, variant) for variant in hypothesis.variants(case))
             good = sorted((fit for fit in fits if fit is not None), key=_quality, reverse=True)
             if good:
                 also = tuple(fit.detail for fit in good[1:] if (fit.loose, fit.explained) == (good[0].loose, good[0].explained))
@@ -154,55 +163,127 @@ class Search:
         if found:
             most = max(e.explained for e in found)
             found = [e for e in found if e.explained == most]
-        return Finding(first, tuple(found), tried)
+        return Finding(first, tuple(found), trial.tried, trial.work > MOST_WORK)
 
-    def _tried(self, case: Case, hypothesis: Hypothesis, variant: Variant, sure: set[str], parted: int) -> Explanation | None:
-        """The best that a variant does, in all of its places or in one."""
-        before = case.network.ahead(r.tensor for r in self.matches[parted].readings)
-        sites = [s for s in variant.sites if not (sure & set(s.edits)) and (not s.edits or case.network.behind(s.edits) & set(self.wanted))]
-        here = [s for s in sites if not s.edits or case.network.behind(s.edits) & before]
+
+class Trial:
+    """Mistakes tried on one difference.
+
+    Args:
+        case: the network, and the user's values of the tensor that differs.
+        matches: the user's arrays in the order of the network, of which number `parted` differs first.
+        sure: the tensors in which no mistake can be, because something behind them agrees.
+
+    Attributes:
+        tried: how many variants were.
+        work: how many numbers were computed to try them in single layers.
+    """
+
+    def __init__(self, case: Case, matches: Sequence[Match], parted: int, sure: set[str], unit: Arithmetic) -> None:
+        self.case, self.matches, self.sure, self.unit = case, matches[parted:], sure, unit
+        self.wanted = {reading.tensor for match in self.matches for reading in match.readings}
+        self.before = case.network.ahead(reading.tensor for reading in self.matches[0].readings)
+        self.tried = 0
+        self.work = 0
+        self.few = _few(case, self.matches[0])
+
+    def best(self, hypothesis: Hypothesis, variant: Variant) -> Explanation | None:
+        """The best that a variant does, made in all of its places or in one."""
+        self.tried += 1
+        network = self.case.network
+        sites = [s for s in variant.sites if not s.edits or (not self.sure & set(s.edits) and network.behind(s.edits) & self.wanted)]
+        here = [s for s in sites if not s.edits or network.behind(s.edits) & self.before]
         if not here:
             return None
-        everywhere = self._made(case, hypothesis, variant, sites, len(sites), parted)
-        if len(sites) == 1 or (everywhere is not None and everywhere.explained == len(self.matches) - parted):
-            return everywhere
-        best = everywhere
-        for site in here[:MOST_SITES]:
-            alone = self._made(case, hypothesis, variant, [site], len(sites), parted)
+        best = self._made(hypothesis, variant, sites, sites)[0]
+        if len(sites) == 1 or (best is not None and best.explained == len(self.matches)):
+            return best
+        for site in here:
+            if self.work > MOST_WORK:
+                break
+            alone, work = self._made(hypothesis, variant, [site], sites)
+            self.work += work
             if alone is not None and (best is None or _quality(alone) > _quality(best)):
                 best = alone
         return best
 
-    def _made(self, case: Case, hypothesis: Hypothesis, variant: Variant, sites: list[Site], out_of: int, parted: int) -> Explanation | None:
+    def _made(self, hypothesis: Hypothesis, variant: Variant, sites: Sequence[Site], of: Sequence[Site]) -> tuple[Explanation | None, int]:
+        """What a mistake at some sites explains, and how many numbers were computed to see it."""
         edits = {name: definition for site in sites for name, definition in site.edits.items()}
-        network, exact = case.network, variant.how is DOUBLE
-        wanted = {reading.tensor for match in self.matches[parted:] for reading in match.readings}
-        values = network.run(case.feeds, wanted, edits, case.right if exact else None, variant.how)
-        first = _best(self.matches[parted], values, dict.fromkeys(wanted, 0.0))
-        if not first.difference.largest <= NEAR * max(first.difference.scale, np.finfo(np.float64).tiny):
-            return None
-        tolerances = self._tolerances(case, edits, values, variant, wanted)
-        compared = [_best(match, values, tolerances) for match in self.matches[parted:]]
+        case, exact, work = self.case, variant.how is DOUBLE, 0
+        if self.few is not None and not variant.whole:
+            near, work = self._near(self.few.feeds, self.few.right, self.few.match, edits, variant.how)
+            if not near:
+                return None, work
+        values = case.network.run(case.feeds, self.wanted, edits, case.right if exact else None, variant.how)
+        work += case.network.work(values, case.right)
+        if not _is_near(self.matches[0], values):
+            return None, work
+        tolerances = self._tolerances(edits, values, variant)
+        compared = [_best(match, values, tolerances) for match in self.matches]
         agreeing = next((i for i, c in enumerate(compared) if not c.difference.agrees), len(compared))
         if not agreeing or (not exact and not _representable(variant.how, compared[:1])):
-            return None
-        names = tuple(site.name for site in sites if not site.edits or self._counts(network, site, compared[:agreeing]))
-        example = next((e for site in sites if (e := _example(case, edits, site, tolerances)) is not None), None) if exact else None
-        return Explanation(hypothesis, variant.detail, (), names, out_of, edits, variant.how, compared[0], agreeing, not exact, example)
+            return None, work
+        explained = {c.reading.tensor for c in compared[:agreeing]}
+        names = tuple(site.name for site in sites if not site.edits or case.network.behind(site.edits) & explained)
+        example = next((e for site in sites if (e := _example(case, edits, site)) is not None), None) if exact else None
+        return Explanation(hypothesis, variant.detail, (), names, len(of), edits, variant.how, compared[0], agreeing, not exact, example), work
 
-    def _tolerances(self, case: Case, edits: Edits, values: Values, variant: Variant, wanted: set[str]) -> dict[str, float]:
+    def _near(self, feeds: Values, right: Values, match: Match, edits: Edits, how: Arithmetic) -> tuple[bool, int]:
+        values = self.case.network.run(feeds, [r.tensor for r in match.readings], edits, right if how is DOUBLE else None, how)
+        return _is_near(match, values), self.case.network.work(values, right)
+
+    def _tolerances(self, edits: Edits, values: Values, variant: Variant) -> dict[str, float]:
         if variant.how is not DOUBLE:
-            return {t: 4 * rounding(case.right[t], values[t]) / 16 for t in wanted}
-        single = case.network.run(case.feeds, wanted, edits, how=self.unit)
-        return {t: rounding(values[t], single[t]) for t in wanted}
-
-    @staticmethod
-    def _counts(network: Network, site: Site, compared: Iterable[Compared]) -> bool:
-        """Whether a mistake at a site shows in what was explained."""
-        return bool(network.behind(site.edits) & {c.reading.tensor for c in compared})
+            return {t: HALF_SLACK * float(np.abs(self.case.right[t] - values[t]).max()) for t in self.wanted}
+        single = self.case.network.run(self.case.feeds, self.wanted, edits, how=self.unit)
+        return {t: rounding(values[t], single[t]) for t in self.wanted}
 
 
-def _with(case: Case, network: Network, right: Values, mine: "Mapping[str, np.ndarray[tuple[int, ...], np.dtype[np.float64]]] | None" = None) -> Case:
+@dataclass(frozen=True, slots=True)
+class _Few:
+    """A few rows of a case: the inputs, the tensors, and the user's numbers."""
+
+    feeds: Values
+    right: Values
+    match: Match
+
+
+def _few(case: Case, match: Match) -> _Few | None:
+    """Rows from the first that differs on, to try mistakes on before the rest; None where there are few, or where rows depend on each other."""
+    batched = [tensor for tensor, port in case.network.inputs.items() if port.shape and port.shape[0] is None]
+    rows = {len(case.feeds[tensor]) for tensor in batched}
+    given = {len(r.values) for r in match.readings if r.values.ndim}
+    if len(rows) != 1 or len(given) != 1 or any(not r.values.ndim for r in match.readings):
+        return None
+    (total,), (known,) = rows, given
+    size = sum(value.size for value in case.right.values()) // max(1, total)
+    count = min(SCREENED_ROWS, max(1, SCREENED // max(1, size)), known)
+    if count >= total or any(len(case.right[r.tensor]) != total for r in match.readings):
+        return None
+    reading = match.readings[0]
+    start = min(difference(reading, case.right, 0.0).index[0], known - count)
+    taken = slice(start, start + count)
+    feeds = {tensor: value[taken] if tensor in batched else value for tensor, value in case.feeds.items()}
+    right = case.network.run(feeds, case.network.order)
+    alike = all(
+        right[r.tensor].shape == case.right[r.tensor][taken].shape
+        and np.allclose(right[r.tensor], case.right[r.tensor][taken], rtol=1e-9, atol=1e-12, equal_nan=True)
+        for r in match.readings
+    )
+    readings = tuple(replace(r, values=r.values[taken], steps=r.steps[taken]) for r in match.readings)
+    return _Few(feeds, right, replace(match, readings=readings)) if alike else None
+
+
+def _is_near(match: Match, values: Values) -> bool:
+    for reading in match.readings:
+        finite = np.abs(values[reading.tensor][np.isfinite(values[reading.tensor])])
+        if difference(reading, values, NEAR * float(finite.max(initial=0))).agrees:
+            return True
+    return False
+
+
+def _with(case: Case, network: Network, right: Values, mine: Mapping[str, NDArray] | None = None) -> Case:
     return Case(network, right, case.feeds, case.record, mine or {}, case.averaged)
 
 
@@ -224,7 +305,7 @@ def _representable(how: Arithmetic, compared: Iterable[Compared]) -> bool:
     return rounded is not None and all(np.array_equal(rounded(c.reading.values), c.reading.values, equal_nan=True) for c in compared)
 
 
-def _example(case: Case, edits: Edits, site: Site, tolerances: Mapping[str, float]) -> Example | None:
+def _example(case: Case, edits: Edits, site: Site) -> Example | None:
     """A mistake on the first element that it changes visibly."""
     shown = site.shown
     if shown is None:

@@ -111,12 +111,12 @@ def _forward_order(graph: Graph, start: Iterable[str]) -> list[Node]:
         if node.op not in ("NextIteration", "RefNextIteration"):
             for name in {*(r.node for r in node.inputs), *node.controls}:
                 users.setdefault(name, []).append(node.name)
-    reached: set[str] = set()
+    reached: dict[str, None] = {}  # (a set would have another order in each process)
     stack = list(start)
     while stack:
         name = stack.pop()
         if name not in reached:
-            reached.add(name)
+            reached[name] = None
             stack.extend(users.get(name, ()))
     waiting = {}
     for name in reached:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from html import escape
 from typing import Any
 
-_VOID = frozenset({"br", "hr", "meta", "wbr"})
+_VOID = frozenset({"br", "hr", "input", "meta", "wbr"})
 _OBJECT_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 _SEPARATORS = re.compile(r"(?<=[/:])(?=[^/:])")
 

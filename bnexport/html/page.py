@@ -184,7 +184,7 @@ def _tiles(facts: Facts, flagged: Mapping[str, int]) -> Iterable[_Tile]:
     folded = len({norm.name for layer in facts.layers if "not_folded" not in layer.layer.provenance for norm in layer.norms})
     rest = f"{left:,} left as they are" if left else "none left over" if folded else None
     yield _Tile(f"{folded:,}", "batch norms folded", rest, "batch-norms" if folded or left else None)
-    units, layers = sum(flagged.values()), sum(1 for units in flagged.values() if units)
+    units, layers = sum(flagged.values()), sum(map(bool, flagged.values()))
     note = f"in {count(layers, 'layer')}" if units else "none dead, none collapsed"
     yield _Tile(f"{units:,}", "units worth a look", note, "units", "warn" if units else None)
     warnings, assumed = len(_warning_texts(facts)), len(program.conversion.get("assumed", ()))

@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 
 from bnexport.diagnose.case import Case, Hypothesis, Index, Numbers, Shown, Site, Variant
-from bnexport.diagnose.network import Definition, Formula, Network, Values, around, operands, with_arrays
+from bnexport.diagnose.network import AS_FED, Definition, Formula, Network, Values, around, operands, with_arrays
 from bnexport.kernels.table import NDArray
 from bnexport.program import InMemory, Layer, Literal, materialize
 
@@ -132,7 +132,7 @@ def _padded(case: Case) -> Iterable[Variant]:
                 edit: Definition = _pool(layer, pads, result)
             else:
                 edit = replace(layer, attrs={**layer.attrs, "padding": "EXPLICIT", "explicit_paddings": pads})
-                edit = around(edit, partial(_cropped, result))
+                edit = around(edit, partial(_cropped, result[1:]))
             found.setdefault(detail, []).append(Site(layer.name, {layer.name: edit}))
     for detail, sites in found.items():
         yield Variant(detail, tuple(sites))
@@ -142,14 +142,14 @@ def _pool(layer: Layer, pads: list[int], result: tuple[int, ...]) -> Formula:
     """Pooling of an image that is padded with what the operator ignores for a maximum, and with zeros for an average."""
     width = [(pads[2 * i], pads[2 * i + 1]) for i in range(4)]
     fill = -np.inf if layer.op == "MaxPool" else 0.0
-    inner = around(replace(layer, attrs={**layer.attrs, "padding": "VALID"}), partial(_cropped, result))
+    inner = around(replace(layer, attrs={**layer.attrs, "padding": "VALID"}), partial(_cropped, result[1:]))
     return Formula(inner.inputs, lambda x: inner.compute(np.pad(x, width, constant_values=fill)))
 
 
 def _cropped(shape: tuple[int, ...], x: NDArray) -> NDArray:
-    """At most so many windows: padding on both sides may give one more."""
-    cut = x[tuple(slice(size) for size in shape)]
-    missing = [(0, size - got) for size, got in zip(shape, cut.shape, strict=True)]
+    """At most so many windows in an image: padding on both sides may give one more."""
+    cut = x[(slice(None), *(slice(size) for size in shape))]
+    missing = [(0, 0), *((0, size - got) for size, got in zip(shape, cut.shape[1:], strict=True))]
     return np.pad(cut, missing, constant_values=np.nan) if any(after for _, after in missing) else cut
 
 
@@ -178,8 +178,7 @@ def _reordered(order: tuple[int, ...], case: Case) -> Iterable[Variant]:
     for name, port in case.network.inputs.items():
         shape = case.right[name].shape
         if len(shape) == 4 and len(port.shape) == 4:
-            rows = np.ascontiguousarray(case.feeds[name]).reshape(shape[0], -1)
-            sites.append(Site(name, {name: Formula((), partial(_unflattened, order, shape, rows))}))
+            sites.append(Site(name, {name: Formula((f"{name}{AS_FED}",), partial(_unflattened, order, shape))}))
     if sites:
         yield Variant("", tuple(sites))
 
@@ -189,7 +188,7 @@ def _flattened(order: tuple[int, ...], x: NDArray) -> NDArray:
 
 
 def _unflattened(order: tuple[int, ...], shape: tuple[int, ...], x: NDArray) -> NDArray:
-    stored = x.reshape(tuple(shape[axis] for axis in order))
+    stored = x.reshape(len(x), *(shape[axis] for axis in order[1:]))
     return stored.transpose(tuple(np.argsort(order)))
 
 

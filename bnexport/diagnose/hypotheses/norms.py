@@ -209,7 +209,7 @@ def _at(numbers: Terms, shape: Sequence[int], index: Index) -> dict[str, float]:
 def _everywhere(rules: Sequence[Rule], case: Case) -> Iterator[Variant]:
     for rule in rules:
         if case.network.norms:
-            yield Variant(rule.detail, tuple(site(norm, rule) for norm in case.network.norms))
+            yield Variant(rule.detail, tuple(site(norm, rule) for norm in case.network.norms), whole=not rule.alone)
 
 
 def _of_another(case: Case) -> Iterable[Variant]:

@@ -10,6 +10,7 @@ from bnexport.batchnorms import LINEAR, BatchNorm
 from bnexport.diagnose.case import Case, Hypothesis, Index, Numbers, Shown, Site, Variant
 from bnexport.diagnose.hypotheses import norms
 from bnexport.diagnose.network import (
+    AS_FED,
     BFLOAT16,
     HALF,
     Definition,
@@ -179,7 +180,7 @@ def _dropout_left_on(case: Case) -> Iterable[Variant]:
         mask = np.where(zero, 0.0, factor)
         share = zero.sum() / alive.sum()
         detail = f"{share:.0%} of the numbers are 0, the others times {factor:.4g}: keep = {1 / factor:.3g}"
-        yield Variant(detail, (Site(tensor, {tensor: around(layer, partial(np.multiply, mask))}),))
+        yield Variant(detail, (Site(tensor, {tensor: around(layer, partial(np.multiply, mask))}),), whole=True)
 
 
 # ---- the input
@@ -206,14 +207,9 @@ def _input(case: Case) -> Iterable[Variant]:
         sites = []
         for name in case.network.inputs:
             if case.feeds[name].dtype.kind == "f" and case.feeds[name].ndim > 1:
-                edits: dict[str, Definition] = {name: Formula((), partial(_fed, function, case.feeds[name]))}
-                sites.append(Site(name, edits))
+                sites.append(Site(name, {name: Formula((f"{name}{AS_FED}",), function)}))
         if sites:
-            yield Variant(detail, tuple(sites))
-
-
-def _fed(function: Callable[[NDArray], NDArray], feed: NDArray) -> NDArray:
-    return function(feed)
+            yield Variant(detail, tuple(sites), whole="mean" in detail)
 
 
 # ---- precision
