@@ -246,8 +246,8 @@ def safe_names(names: Iterable[str], *, nested: bool) -> dict[str, str]:
     """For each tensor the name of its array in a file: itself, with what a path cannot have written as in a URL.
 
     Args:
-        nested: whether names are paths through groups, as in HDF5. A tensor may be called as the scope of another (`fc1` and `fc1/Relu`), and would have
-            to be a dataset and a group at once: the slashes of the other are escaped then, `fc1%2FRelu`.
+        nested: whether names are paths through groups, as in HDF5. A tensor may be called as the scope of another (`fc1` and `fc1/Relu`), and would
+            have to be a dataset and a group at once: the slashes of the other are escaped then, `fc1%2FRelu`.
     """
     from urllib.parse import quote
 

@@ -1,4 +1,4 @@
-"""The networks of some fixtures written out in NumPy, float32, with a place for every mistake. Nothing here is bnexport's but the reading of variables."""
+"""The networks of some fixtures in NumPy, float32, with a place for every mistake. Nothing here is bnexport's but the reading of variables."""
 
 import json
 from pathlib import Path
@@ -35,7 +35,19 @@ def softmax(x):
 ACTIVATIONS = {"relu": relu, "tanh": np.tanh, "softmax": lambda x: x, None: lambda x: x}
 
 
-def dense(name, *, x=None, norm=norm, order=None, kernel=lambda k, i: k, bias=lambda b: b, activation=None, hidden=lambda h, i: h, softmax=softmax, numbers=None):
+def dense(
+    name,
+    *,
+    x=None,
+    norm=norm,
+    order=None,
+    kernel=lambda k, i: k,
+    bias=lambda b: b,
+    activation=None,
+    hidden=lambda h, i: h,
+    softmax=softmax,
+    numbers=None,
+):
     """A fixture that is a chain of dense layers, as its fixture.json lists them: z0, n0, h0, z1, …, y.
 
     Args:
@@ -71,10 +83,19 @@ def dense(name, *, x=None, norm=norm, order=None, kernel=lambda k, i: k, bias=la
     return {key: value.astype(np.float32) for key, value in out.items()}
 
 
+def on_input(eps):
+    """The batch norm straight on the input, three of whose units have the variance 0."""
+    v = variables("bn_on_input")
+    scope = "input_bn/input_bn/moments/Squeeze"
+    moving = v[f"{scope}/ExponentialMovingAverage"], v[f"{scope}_1/ExponentialMovingAverage"]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return norm(rows("bn_on_input"), *moving, v["input_bn/beta"], v["input_bn/gamma"], eps)
+
+
 def conv(x, kernel):
     """3 x 3, stride 1, SAME: y[i, j] = sum over a, b of padded x[i + a, j + b] * kernel[a, b]."""
     padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    n, height, width, _ = x.shape
+    _, height, width, _ = x.shape
     return sum(padded[:, a : a + height, b : b + width] @ kernel[a, b] for a in range(3) for b in range(3))
 
 

@@ -89,11 +89,6 @@ def test_names_by_scope_and_the_layer_before(fixture, names, layers):
 # ---- written by hand
 
 
-def saved(tmp_path, live, build):
-    net = live(build)
-    return net, *norms_of(net.prefix)
-
-
 def by_hand(tf, how, x, name="bn", channels=6):
     """A batch norm in the words of `how`; its variables are called after their roles."""
     with tf.variable_scope(name):
@@ -191,7 +186,7 @@ def test_a_clipped_variance_is_made_up_for_in_gamma(tf, live):
         )
 
     net = live(build)
-    program, (norm,) = norms_of(net.prefix)
+    _, (norm,) = norms_of(net.prefix)
     assert norm.derived == ("gamma",)
     assert "gamma" not in norm.variables
     x = net.inputs["x"].astype(np.float64)
@@ -199,7 +194,7 @@ def test_a_clipped_variance_is_made_up_for_in_gamma(tf, live):
     np.testing.assert_allclose(after, net.expected["y"], rtol=0, atol=1e-5)
 
 
-def test_a_tensor_that_something_else_takes_ends_a_batch_norm(tmp_path):
+def test_a_tensor_that_something_else_takes_ends_a_batch_norm():
     """x * a, which is an output too, is no half of a formula."""
     part = {"op": "Mul", "node": "n"}
     program = Program(

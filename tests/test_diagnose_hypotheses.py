@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from diagnose_oracle import DATA, conv_preact, conv_seed, dense, multi_io, norm, relu, rows, softmax
+from diagnose_oracle import DATA, conv_preact, conv_seed, dense, multi_io, norm, on_input, relu, rows, softmax
 
 from bnexport.diagnose import diagnose
 from bnexport.diagnose.hypotheses import REGISTRY
@@ -67,7 +67,7 @@ def formula(function):
 
 MISTAKES = {
     "epsilon outside the square root": ("seed", formula(lambda x, m, v, b, g, e: g * (x - m) / (sqrt(v) + np.float32(e)) + b)),
-    "no epsilon": ("seed", formula(lambda x, m, v, b, g, e: norm(x, m, v, b, g, 0))),
+    "no epsilon": ("bn_on_input", lambda: {"input_bn": on_input(0)}),
     "another epsilon": ("seed", formula(lambda x, m, v, b, g, e: norm(x, m, v, b, g, 1e-2))),
     "variance used as the standard deviation": ("seed", formula(lambda x, m, v, b, g, e: g * (x - m) / (v + np.float32(e)) + b)),
     "standard deviation used as the variance": ("seed", formula(lambda x, m, v, b, g, e: norm(x, m, sqrt(v), b, g, e))),

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from bnexport.cli import main
 from bnexport.conversion import convert, to_program
 from bnexport.formats import write_bundle
-from bnexport.html.facts import gather
+from bnexport.html.facts import Facts, gather
 from bnexport.html.layout import BOX_GAP, place
 from bnexport.html.markup import element, text
 from bnexport.html.page import page, write_page
@@ -26,6 +26,7 @@ from bnexport.html.values import spread
 from bnexport.options import Options
 from bnexport.program import InMemory, Layer, Port, Program
 from bnexport.runner import Model
+from bnexport.verification import Difference, LayerCheck, OutputCheck, Verification
 
 DATA = Path(__file__).parents[1] / "fixtures" / "data"
 FIXTURES = [
@@ -264,6 +265,27 @@ def test_units_worth_a_look_are_listed(tmp_path):
     }
 
 
+def test_a_message_of_several_lines_keeps_them():
+    record = {
+        "kind": "checkpoint",
+        "path": "c",
+        "version": 2,
+        "graph": None,
+        "parameters": 0,
+        "layers": [],
+        "variables": [],
+        "warnings": ["one of\n  a\n  b"],
+    }
+    assert "<li>one of<br>a<br>b</li>" in page(Facts(record, None))
+
+
+def test_weights_of_a_diverged_training_are_a_warning(tmp_path):
+    arrays = {"one/W": np.full((3, 4), np.nan), "one/b": np.ones(4), "two/W": np.ones((4, 2)), "two/b": np.zeros(2)}
+    forge(tmp_path / "model.ckpt", {name: (1, values.astype(np.float32)) for name, values in arrays.items()})
+    read = shown(tmp_path / "model.ckpt", Options(activation="relu"))
+    assert "weights are NaN or infinite in one: the training had diverged" in read.text
+
+
 # ---- the parts
 
 
@@ -356,6 +378,45 @@ def test_what_the_command_refuses(arguments, message, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+# ---- verification
+
+
+def difference_of(values, truth):
+    found = Difference()
+    found.add(np.asarray(values, np.float64), np.asarray(truth, np.float64))
+    return found
+
+
+def test_errors_are_counted_by_powers_of_two():
+    truth = np.array([1.0, -2.0, 3.0, 4.0, 8.0])
+    found = difference_of(truth + np.array([0, 2**-20, -(2**-20) * 1.5, 2**-19, 0]), truth)
+    assert (found.exact, dict(found.powers), found.count) == (2, {-19: 2, -18: 1}, 5)
+
+
+def test_the_errors_of_a_verification_have_their_place(tmp_path, monkeypatch):
+    monkeypatch.setattr("bnexport.verification._session", lambda *_: None)
+    convert(DATA / "seed", tmp_path / "seed.npz")
+    out = tmp_path / "report.html"
+    command = ["verify", str(DATA / "seed"), str(tmp_path / "seed.npz"), "--input-file", str(DATA / "seed" / "input.csv"), "--html", str(out)]
+    result = CliRunner().invoke(main, command, catch_exceptions=False)
+    assert (result.exit_code, result.stderr) == (0, f"wrote {out}\n")
+    read = untouched(out.read_text(encoding="utf-8"))
+    for words in ("Errors against float64", "Within the tolerance", "error against float64, log scale", "largest error", "kernel before folding"):
+        assert words in read.text
+    marks = [attrs["href"] for tag, attrs in read.elements if tag == "a" and re.match(r"W\d: bundle \d", attrs.get("aria-label", ""))]
+    assert marks == ["#layer-0", "#layer-1", "#layer-2"]
+
+
+def test_a_bundle_that_differs_is_said_to(tmp_path):
+    broken = difference_of([1.0, 2.5], [1.0, 2.0])
+    layers = [LayerCheck("W1", "Dense", "Relu", "Relu", broken, None, broken.relative)]
+    found = Verification("c", "b", 2, {"x": EVIL}, "float32", 1e-5, layers, [OutputCheck("y", broken)], unavailable=EVIL)
+    read = untouched(page(gather(DATA / "seed"), found))
+    assert "Beyond the tolerance, from the layer W1 on." in read.text
+    assert "0.25" in read.text and EVIL in read.text
+    assert [attrs.get("class") for tag, attrs in read.elements if tag == "div" and attrs.get("class") == "failed"] == ["failed"]
+
+
 # ---- in a browser
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
@@ -388,15 +449,21 @@ window.addEventListener("load", () => setTimeout(() => {
   const bars = document.querySelector("svg[data-counts]");
   const frame = bars.getBoundingClientRect();
   bars.dispatchEvent(new PointerEvent("pointermove", { clientX: frame.left + 1, clientY: frame.top + 1 }));
+  wide.style.scrollBehavior = "auto";
+  document.getElementById("layer-2").scrollIntoView();
+  window.dispatchEvent(new Event("scroll"));
   const color = (selector, property) => getComputedStyle(document.querySelector(selector))[property];
-  const found = JSON.stringify({
+  setTimeout(() => report({
     overflow: wide.scrollWidth - wide.clientWidth, width: window.innerWidth, zoom: after / before, left,
     reading: bars.closest("figure").querySelector(".numbers").textContent,
     paper: color("body", "backgroundColor"), ink: color("body", "color"), quiet: color(".numbers", "color"),
-  });
-  if (parent === window) document.title = found;
-  else parent.postMessage(found, "*");
-}, 600));
+    current: Array.from(document.querySelectorAll(".node.current")).map((node) => node.dataset.target),
+  }), 200);
+}, 300));
+const report = (found) => {
+  if (parent === window) document.title = JSON.stringify(found);
+  else parent.postMessage(JSON.stringify(found), "*");
+};
 </script>
 """
 
@@ -472,6 +539,7 @@ def test_wide_and_narrow_light_and_dark(tmp_path, seed_page, width, dark):
     assert complaints == []
     assert (found["overflow"], found["left"]) == (0, ["w2"])
     assert found["width"] == width
+    assert found["current"] == ["#layer-2"]
     assert found["zoom"] == pytest.approx(1.25)
     assert re.fullmatch("\\d+ from \N{MINUS SIGN}[\\d.]+ to \N{MINUS SIGN}[\\d.]+", found["reading"])
     assert (luminance(found["paper"]) < 0.05) == dark

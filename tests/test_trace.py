@@ -84,7 +84,7 @@ def test_a_unit_that_only_some_batch_norms_have(seed):
     assert [value.name for value in norm_values(network, values, [0], [13])] == ["bn"]
 
 
-def test_convolutions_show_one_place(tmp_path):
+def test_convolutions_show_one_place():
     """Channel 2 at row 1, place (3, 4) of the image, against TensorFlow's formula in NumPy."""
     name = "conv_seed"
     network = open_network(DATA / name)
@@ -206,6 +206,7 @@ def test_names_that_are_scopes_of_others(tmp_path):
     assert safe_names(["bn/add", "bn"], nested=False) == {"bn/add": "bn/add", "bn": "bn"}
 
 
+@pytest.mark.tensorflow
 def test_a_network_for_one_batch_size_takes_other_numbers_of_rows(live, tf):
     """Five rows through a network built for two at a time, each of them as it would be in a batch of its own kind."""
     from live_graph import Net, rows

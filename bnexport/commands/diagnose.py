@@ -7,10 +7,11 @@ import click
 from bnexport.commands.options import conversion_options
 from bnexport.commands.output import print_json
 from bnexport.errors import UsageError
-from bnexport.options import Options
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from bnexport.options import Options
 
 DIFFERS = 3
 """The exit code where numbers differ, whether a mistake explains them or not."""
@@ -25,7 +26,7 @@ DIFFERS = 3
 @conversion_options
 @click.pass_context
 def diagnose(
-    context: click.Context, paths: tuple[str, ...], layer: str | None, numbers: str | None, header: bool | None, as_json: bool, options: Options
+    context: click.Context, paths: tuple[str, ...], layer: str | None, numbers: str | None, header: bool | None, as_json: bool, options: "Options"
 ) -> None:
     """Find the mistake in your own numbers.
 
@@ -65,7 +66,7 @@ def _numbers(numbers: str, paths: tuple[str, ...], as_json: bool) -> bool:
     return result.agrees
 
 
-def _checkpoint(paths: tuple[str, ...], layer: str | None, header: bool | None, as_json: bool, options: Options) -> bool:
+def _checkpoint(paths: tuple[str, ...], layer: str | None, header: bool | None, as_json: bool, options: "Options") -> bool:
     from bnexport.diagnose import diagnose as compare
     from bnexport.diagnose.report import lines, record
     from bnexport.formats import is_bundle

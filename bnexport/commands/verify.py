@@ -22,6 +22,7 @@ DIFFERENT = 3
 @click.option("--seed", metavar="S", type=click.IntRange(min=0), default=0, help="Which random rows.  [default: 0]")
 @click.option("--tolerance", metavar="T", type=float, help="The largest difference allowed, in units of each tensor's largest number.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for machines.")
+@click.option("--html", "html", metavar="FILE", help="Write a page to look at as well, as `inspect --html` does, with the errors of every layer.")
 def verify(
     checkpoint: str,
     bundle: str,
@@ -31,6 +32,7 @@ def verify(
     seed: int,
     tolerance: float | None,
     as_json: bool,
+    html: str | None,
 ) -> None:
     """Check that the bundle BUNDLE computes what the checkpoint CKPT does; exit code 3 where it does not.
 
@@ -42,6 +44,7 @@ def verify(
     Example:
         bnexport verify model.ckpt out.npz
         bnexport verify model.ckpt out.npz --input-file input.csv --json
+        bnexport verify model.ckpt out.npz --html report.html
     """
     from bnexport.errors import UsageError
     from bnexport.verification import verify as compared
@@ -55,6 +58,11 @@ def verify(
         print_json(_record(found))
     else:
         _print(found)
+    if html is not None:
+        from bnexport.html.page import write_verification
+
+        write_verification(found, html)
+        click.echo(f"wrote {html}", err=True)
     if not found.passed:
         click.get_current_context().exit(DIFFERENT)
 

@@ -3,8 +3,8 @@
     result = diagnose("model.ckpt", "input.csv", "mine.npz")
     result.agrees, result.findings[0].explanations[0].hypothesis.name
 
-`network` computes with mistakes made in it; `hypotheses` are the mistakes; `mine` and `matching` read the user's numbers and find their places; `compare`
-says when two numbers are the same; `search` puts these together, and `report` says what was found.
+`network` computes with mistakes made in it; `hypotheses` are the mistakes; `mine` and `matching` read the user's numbers and find their places;
+`compare` says when two numbers are the same; `search` puts these together, and `report` says what was found.
 """
 
 from collections.abc import Callable
@@ -80,7 +80,8 @@ def diagnose(
         case = Case(network, right, feeds, record, {}, _averaged(path, options, checkpoint, record))
         search = Search(case, found, _unit(checkpoint))
         rows = max((value.shape[0] for value in feeds.values() if value.ndim), default=1)
-        return Diagnosis(tuple(search.compared), tuple(unmatched), tuple(search.findings()), rows)
+        findings = tuple(search.findings())
+        return Diagnosis(tuple(search.compared), tuple(unmatched), findings, rows)
 
 
 def _network(path: str | Path, options: Options, checkpoint: Checkpoint) -> tuple[Network, dict[str, Any]]:

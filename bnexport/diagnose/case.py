@@ -1,7 +1,7 @@
 """What a hypothesis is, and what it is given to look at.
 
-A hypothesis is a mistake that people make, under a name. In a given network it comes in variants (which epsilon, which layer's kernel), each at one or
-more sites.
+A hypothesis is a mistake that people make, under a name. In a given network it comes in variants (which epsilon, which layer's kernel), each at one
+or more sites.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -22,8 +22,8 @@ class Shown:
     Attributes:
         tensor: where the mistake is made.
         right, wrong: formulas, in the names of `numbers`.
-        numbers: the numbers that stand for these names at an index, for the right formula and for the wrong one, from the values of all tensors as they
-            are and as they are with the mistake.
+        numbers: the numbers that stand for these names at an index, for the right formula and for the wrong one, from the values of all tensors as
+            they are and as they are with the mistake.
     """
 
     tensor: str

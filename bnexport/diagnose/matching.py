@@ -159,6 +159,8 @@ def _views(values: NDArray, shape: tuple[int, ...]) -> Iterator[tuple[NDArray, s
             values = values[None]
         elif values.size == rows and tail == (1,):
             values = values[:, None]
+    if values.shape == (_size(tail), 1) and tail != (1,):  # one row, written as a column
+        values = values.reshape(1, *tail)
     few = values.shape[0] if values.ndim else 0
     if not 0 < few <= rows:
         if values.shape == shape[::-1] and len(shape) == 2:

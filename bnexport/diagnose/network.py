@@ -91,7 +91,7 @@ class Network:
         self.users: dict[str, list[str]] = {tensor: [] for tensor in self.order}
         for name, definition in self.definitions.items():
             for tensor in operands(definition):
-                self.users[tensor].append(name)
+                self.users.setdefault(tensor, []).append(name)
         self._compiled: dict[tuple[str, int], Callable[..., Sequence[NDArray]]] = {}
 
     def edited(self, edits: "Edits") -> "Network":

@@ -1,6 +1,7 @@
 """What a diagnosis says: lines for people, and JSON values for machines."""
 
 import re
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -28,7 +29,7 @@ def lines(diagnosis: Diagnosis) -> Iterator[str]:
     yield ""
     if diagnosis.agrees:
         yield "They agree: what is left is the rounding of float32."
-    yield f"  (Agreement: {EXPLANATION}.)"
+    yield from textwrap.wrap(f"(Agreement: {EXPLANATION}.)", 110, initial_indent="  ", subsequent_indent="  ")
 
 
 def _pair(compared: Compared) -> str:
@@ -55,6 +56,10 @@ def _finding(diagnosis: Diagnosis, finding: Finding, number: int) -> Iterator[st
     yield ""
     if not finding.explanations:
         yield f"None of the {finding.tried} mistakes that were tried gives your numbers"
+        if finding.pattern:
+            yield f"  But {finding.pattern}."
+        if finding.cut_short:
+            yield "  The network is too large to try all of them in single layers: give fewer rows, or more of your own intermediate values."
         yield "  Look at this layer first: everything before it that you gave agrees."
         yield "  Give more of your own intermediate values (.npz, by layer name) to narrow it down, or name what your array is with --layer."
         return
@@ -94,7 +99,7 @@ def filled(label: str, formula: str, numbers: Mapping[str, float], value: float)
     """A formula, and below it the same with numbers in the place of names, and its result."""
     yield f"    {label:<6} {formula}"
     yield f"           = {with_numbers(formula, numbers)}"
-    yield f"           = {value:.6g}"
+    yield f"           = {value:.8g}"
 
 
 def with_numbers(formula: str, numbers: Mapping[str, float]) -> str:
@@ -198,7 +203,7 @@ def _compared(compared: Compared) -> dict[str, Any]:
 
 def _finding_record(finding: Finding) -> dict[str, Any]:
     explanations = [_explanation_record(e) for e in finding.explanations]
-    return {"first_difference": _compared(finding.first), "tried": finding.tried, "explanations": explanations}
+    return {"first_difference": _compared(finding.first), "tried": finding.tried, "pattern": finding.pattern, "explanations": explanations}
 
 
 def _explanation_record(explanation: Explanation) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """The first difference, and the mistakes that explain it.
 
 The network is computed once as it is. Where the user's numbers part from it first, every hypothesis is tried in all layers and then in single ones,
-wherever a mistake could be: not before a tensor that agrees. What explains the first difference stays in the network, and the search goes on from there
-to the next one.
+wherever a mistake could be: not before a tensor that agrees. What explains the first difference stays in the network, and the search goes on from
+there to the next one.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,6 +15,7 @@ from bnexport.diagnose.compare import Difference, difference, rounding
 from bnexport.diagnose.hypotheses import REGISTRY
 from bnexport.diagnose.matching import Match, Reading
 from bnexport.diagnose.network import DOUBLE, SINGLE, Arithmetic, Edits, Network, Values
+from bnexport.diagnose.patterns import pattern
 from bnexport.kernels.table import NDArray
 
 MOST_WORK = 1 << 29
@@ -22,6 +23,8 @@ MOST_WORK = 1 << 29
 SCREENED = 1 << 20
 """How many numbers a network may have for the rows that everything is tried on first."""
 SCREENED_ROWS = 8
+VISIBLE = 1e-5
+"""What part of a tensor's largest number a mistake must change an element by to be shown on it."""
 MOST_MISTAKES = 4
 """How many mistakes are looked for, one behind the other."""
 HALF_SLACK = 4.0
@@ -99,6 +102,7 @@ class Finding:
         first: the first array that differs.
         explanations: what explains it, the best first; none where nothing does.
         tried: how many variants of mistakes were tried.
+        pattern: where nothing explains it, how the numbers hang together with the right ones, if that is simple.
         cut_short: whether the network was too large to try all of them in single layers as well.
     """
 
@@ -106,6 +110,7 @@ class Finding:
     explanations: tuple[Explanation, ...]
     tried: int
     cut_short: bool
+    pattern: str
 
 
 class Search:
@@ -122,7 +127,7 @@ class Search:
         self.wanted = list(dict.fromkeys(reading.tensor for match in matches for reading in match.readings))
         order = case.network.order
         self.matches = sorted(matches, key=lambda m: order[m.readings[0].tensor])
-        self.compared: list[Compared] = self._all_compared(case.network, {}, case.right, DOUBLE)
+        self.compared: list[Compared] = self._all_compared(case.network, case.right)
 
     def findings(self) -> Iterator[Finding]:
         """The differences in order, as long as each is explained."""
@@ -139,17 +144,18 @@ class Search:
             network = case.network.edited(best.edits)
             right = network.run(case.feeds, network.order)
             case = _with(case, network, right)
-            compared = self._all_compared(network, {}, right, DOUBLE)
+            compared = self._all_compared(network, right)
 
-    def _all_compared(self, network: Network, edits: Edits, values: Values, how: Arithmetic) -> list[Compared]:
-        single = network.run(self.case.feeds, self.wanted, edits, how=self.unit)
+    def _all_compared(self, network: Network, values: Values) -> list[Compared]:
+        single = network.run(self.case.feeds, self.wanted, how=self.unit)
         tolerances = {t: rounding(values[t], single[t]) for t in self.wanted}
         return [_best(match, values, tolerances) for match in self.matches]
 
     def _explained(self, case: Case, compared: list[Compared], parted: int) -> Finding:
         first = compared[parted]
         case = _with(case, case.network, case.right, {r.tensor: r.values for r in first.match.readings})
-        trial = Trial(case, self.matches, parted, case.network.ahead(c.reading.tensor for c in compared if c.difference.agrees), self.unit)
+        sure = case.network.ahead(c.reading.tensor for c in compared if c.difference.agrees)
+        trial = Trial(case, self.matches, parted, first.difference.index, sure, self.unit)
         found: list[Explanation] = []
         for hypothesis in REGISTRY:
             fits = (trial.best(hypothesis, variant) for variant in hypothesis.variants(case))
@@ -163,7 +169,20 @@ class Search:
         if found:
             most = max(e.explained for e in found)
             found = [e for e in found if e.explained == most]
-        return Finding(first, tuple(found), trial.tried, trial.work > MOST_WORK)
+            first = self._as_read(case, first, found[0].first.reading)
+            if compared is self.compared:
+                compared[parted] = first
+        mine = first.reading.values
+        hint = "" if found else pattern(mine, first.right[: len(mine)] if mine.ndim else first.right)
+        return Finding(first, tuple(found), trial.tried, trial.work > MOST_WORK, hint)
+
+    def _as_read(self, case: Case, first: Compared, reading: Reading) -> Compared:
+        """A user's array beside the tensor that the best explanation takes it for."""
+        if reading is first.reading:
+            return first
+        single = case.network.run(case.feeds, [reading.tensor], how=self.unit)
+        tolerance = rounding(case.right[reading.tensor], single[reading.tensor])
+        return Compared(first.match, reading, difference(reading, case.right, tolerance), case.right[reading.tensor])
 
 
 class Trial:
@@ -172,6 +191,7 @@ class Trial:
     Args:
         case: the network, and the user's values of the tensor that differs.
         matches: the user's arrays in the order of the network, of which number `parted` differs first.
+        first: the element that differs first.
         sure: the tensors in which no mistake can be, because something behind them agrees.
 
     Attributes:
@@ -179,13 +199,14 @@ class Trial:
         work: how many numbers were computed to try them in single layers.
     """
 
-    def __init__(self, case: Case, matches: Sequence[Match], parted: int, sure: set[str], unit: Arithmetic) -> None:
+    def __init__(self, case: Case, matches: Sequence[Match], parted: int, first: Index, sure: set[str], unit: Arithmetic) -> None:
         self.case, self.matches, self.sure, self.unit = case, matches[parted:], sure, unit
         self.wanted = {reading.tensor for match in self.matches for reading in match.readings}
         self.before = case.network.ahead(reading.tensor for reading in self.matches[0].readings)
         self.tried = 0
         self.work = 0
         self.few = _few(case, self.matches[0])
+        self.first = first
 
     def best(self, hypothesis: Hypothesis, variant: Variant) -> Explanation | None:
         """The best that a variant does, made in all of its places or in one."""
@@ -226,7 +247,7 @@ class Trial:
             return None, work
         explained = {c.reading.tensor for c in compared[:agreeing]}
         names = tuple(site.name for site in sites if not site.edits or case.network.behind(site.edits) & explained)
-        example = next((e for site in sites if (e := _example(case, edits, site)) is not None), None) if exact else None
+        example = next((e for site in sites if (e := _example(case, edits, site, self.first)) is not None), None) if exact else None
         return Explanation(hypothesis, variant.detail, (), names, len(of), edits, variant.how, compared[0], agreeing, not exact, example), work
 
     def _near(self, feeds: Values, right: Values, match: Match, edits: Edits, how: Arithmetic) -> tuple[bool, int]:
@@ -305,17 +326,17 @@ def _representable(how: Arithmetic, compared: Iterable[Compared]) -> bool:
     return rounded is not None and all(np.array_equal(rounded(c.reading.values), c.reading.values, equal_nan=True) for c in compared)
 
 
-def _example(case: Case, edits: Edits, site: Site) -> Example | None:
-    """A mistake on the first element that it changes visibly."""
+def _example(case: Case, edits: Edits, site: Site, first: Index) -> Example | None:
+    """A mistake on one element: on that of the first difference where the shape is the same, else on the first that it changes visibly."""
     shown = site.shown
     if shown is None:
         return None
     wrong = case.network.run(case.feeds, [shown.tensor, *case.network.ahead([shown.tensor], edits)], edits, case.right)
     before, after = case.right[shown.tensor], wrong[shown.tensor]
-    visible = 1e-4 * float(np.abs(before[np.isfinite(before)]).max(initial=0))
-    changed = np.argwhere(~(np.abs(after - before) <= visible))
-    if not len(changed):
+    visible = ~(np.abs(after - before) <= VISIBLE * float(np.abs(before[np.isfinite(before)]).max(initial=0)))
+    if not visible.any():
         return None
-    index = tuple(int(i) for i in changed[0])
+    here = len(first) == visible.ndim and all(i < size for i, size in zip(first, visible.shape, strict=True)) and bool(visible[first])
+    index = first if here else tuple(int(i) for i in np.argwhere(visible)[0])
     right_numbers, wrong_numbers = shown.numbers(case.right, wrong, index)
     return Example(shown.tensor, index, shown.right, shown.wrong, right_numbers, wrong_numbers, float(before[index]), float(after[index]))

@@ -68,6 +68,8 @@ class LayerFacts:
         made_of: the operations of the graph that it stands for, in their order where the checkpoint tells it.
         before: the kernel as it was trained, in float64; None where there is none or only a bundle is there.
         unused: units whose weights were all zero before folding.
+        units: what is known of the units; None where there are no weights.
+        diverged: whether weights are NaN or infinite, so that no bundle can be written.
     """
 
     number: int
@@ -78,6 +80,7 @@ class LayerFacts:
     before: Array | None
     unused: tuple[int, ...]
     units: Units | None
+    diverged: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +146,9 @@ def _layers(program: Program, shapes: Mapping[str, Shape], unfolded: Program | N
             weights = unit_weights(layer.op, kernel)
             unused = indices((weights.positive == 0) & (weights.negative == 0))
         mine = before.norms(layer) if unfolded is not None else [_from_bundle(norm) for norm in batch_norms(layer)]
-        yield LayerFacts(number, layer, shapes.get(layer.name), tuple(before.steps(layer)), tuple(mine), kernel, unused, units.get(layer.name))
+        known = units.get(layer.name)
+        diverged = layer.name in units and known is None
+        yield LayerFacts(number, layer, shapes.get(layer.name), tuple(before.steps(layer)), tuple(mine), kernel, unused, known, diverged)
 
 
 class _Before:

@@ -197,13 +197,22 @@ def _warning_texts(facts: Facts) -> list[str]:
     texts = [str(text) for text in conversion.get("warnings", facts.record["warnings"])]
     if conversion.get("incomplete"):
         texts.append(f"the bundle cannot be evaluated: {conversion['incomplete']}")
+    diverged = [layer.layer.name for layer in facts.layers if layer.diverged]
+    if diverged:
+        more = f" and {len(diverged) - 3} more" if len(diverged) > 3 else ""
+        texts.append(f"weights are NaN or infinite in {', '.join(diverged[:3])}{more}: the training had diverged, and no bundle can be made of them")
     return texts
 
 
+def _lines(message: str) -> list[Content]:
+    """A message of several lines, such as one that lists what to choose from."""
+    return [[element("br") if place else None, line.strip()] for place, line in enumerate(message.splitlines())]
+
+
 def _warnings(facts: Facts) -> Section | None:
-    texts = [element("li", text) for text in _warning_texts(facts)]
+    texts = [element("li", _lines(text)) for text in _warning_texts(facts)]
     if facts.record.get("unconverted"):
-        texts.insert(0, element("li", "This checkpoint cannot be converted as it is. ", str(facts.record["unconverted"])))
+        texts.insert(0, element("li", "This checkpoint cannot be converted as it is. ", _lines(str(facts.record["unconverted"]))))
     return _section("warnings", "Warnings", element("ul", texts), class_="warnings") if texts else None
 
 

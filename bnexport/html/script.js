@@ -110,16 +110,21 @@
     if (!drag && !canvas.matches(":hover")) bring(node);
   };
   const cards = all(".card");
-  const visible = new Set();
-  const watcher = new IntersectionObserver((entries) => {
-    for (const entry of entries) {
-      if (entry.isIntersecting) visible.add(entry.target);
-      else visible.delete(entry.target);
-    }
-    const top = cards.find((card) => visible.has(card));
-    if (top) read(top);
-  }, { rootMargin: "-12% 0px -60% 0px" });
-  cards.forEach((card) => watcher.observe(card));
+  const follow = () => {
+    const line = 0.15 * window.innerHeight;
+    const card = cards.find((one) => !one.hidden && one.getBoundingClientRect().bottom > line);
+    if (card) read(card);
+  };
+  let waiting = false;
+  window.addEventListener("scroll", () => {
+    if (waiting) return;
+    waiting = true;
+    window.setTimeout(() => {
+      waiting = false;
+      follow();
+    }, 60);
+  }, { passive: true });
+  follow();
 
   // A link from a card to its box scrolls the pane alone: the page stays where it is unless the pane is out of sight.
   for (const link of all(".card h3 a")) {

@@ -85,20 +85,20 @@ def indices(mask: NDArray) -> tuple[int, ...]:
     return tuple(np.flatnonzero(mask).tolist())
 
 
-def examined(program: Program) -> dict[str, Units]:
-    """The units of each layer that holds arrays, by the layer's name; nothing is said of weights that are NaN or infinite.
+def examined(program: Program) -> dict[str, Units | None]:
+    """The units of each layer that holds weights, by the layer's name; None where these are NaN or infinite, which no bundle may hold.
 
     Raises:
         CheckpointError, BundleError: an array cannot be read.
     """
     ranges: dict[str, Range] = {port.tensor: ANY for port in program.inputs}
-    found: dict[str, Units] = {}
+    found: dict[str, Units | None] = {}
     for layer in program.layers:
         operands = [_range(layer, operand, ranges) for operand in layer.inputs]
         try:
             bounds = _bounds(layer, operands)
-        except BadStatistics:  # the histogram of these weights says so
-            ranges[layer.name] = ANY
+        except BadStatistics:
+            found[layer.name], ranges[layer.name] = None, ANY
             continue
         if bounds is None:
             result = _operated(layer, operands)

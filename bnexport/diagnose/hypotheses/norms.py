@@ -77,7 +77,9 @@ def _numbers(terms: Callable[[Terms], Terms], detail: str = "", *, alone: bool =
 
 def _batch(terms: Terms, *, less: int = 0, axes: tuple[int, ...] | None = None) -> Terms:
     over = terms.axes if axes is None else axes
-    return replace(terms, mean=terms.x.mean(over, keepdims=True), var=terms.x.var(over, keepdims=True, ddof=less))
+    mean = terms.x.mean(over, keepdims=True)
+    count = int(np.prod([terms.x.shape[axis] for axis in over]))
+    return replace(terms, mean=mean, var=np.square(terms.x - mean).sum(over, keepdims=True) / np.float64(count - less))
 
 
 def _count(terms: Terms) -> int:

@@ -36,6 +36,9 @@ KEEPS = (0.5, 0.8, 0.9, 0.75, 0.7, 0.6, 0.4, 0.3, 0.25, 0.2, 0.1, 0.95)
 _MASK_CLOSE = 1e-4
 """How close to one number the ratios of the kept elements must be, relative: they are of two float32 results."""
 
+_MASK_SPREAD = 5.0
+"""How many standard deviations the share of dropped elements may be from what the factor of the others says."""
+
 
 # ---- activations, and batch norm on their wrong side
 
@@ -165,20 +168,24 @@ def _scaled(name: str, sign: str, keep: float) -> Shown:
 
 def _dropout_left_on(case: Case) -> Iterable[Variant]:
     """Told from the elements: some are 0 which should not be, all others are too large by one factor, 1 / keep (or by none)."""
-    for tensor, mine in case.mine.items():
-        layer = case.network.layer(tensor)
+    for layer in _dropped(case):
+        tensor, mine = layer.name, case.mine.get(layer.name)
+        if mine is None:
+            continue
         right = case.right[tensor][: len(mine)]
         alive = np.abs(right) > 1e-6 * np.abs(right).max(initial=0)
         zero = alive & (mine == 0)
         kept = alive & ~zero
-        if layer is None or not zero.any() or not kept.any() or len(mine) != len(case.right[tensor]):
+        if not zero.any() or not kept.any() or len(mine) != len(case.right[tensor]):
             continue
         ratios = mine[kept] / right[kept]
         factor = float(np.median(ratios))
-        if factor < 0.99 or np.abs(ratios - factor).max() > _MASK_CLOSE * factor:
+        share = float(zero.sum() / alive.sum())
+        spread = np.sqrt(share * (1 - share) / alive.sum())
+        scaled = abs(1 - 1 / factor - share) < _MASK_SPREAD * spread or abs(factor - 1) < _MASK_CLOSE
+        if not scaled or np.abs(ratios - factor).max() > _MASK_CLOSE * factor:
             continue
         mask = np.where(zero, 0.0, factor)
-        share = zero.sum() / alive.sum()
         detail = f"{share:.0%} of the numbers are 0, the others times {factor:.4g}: keep = {1 / factor:.3g}"
         yield Variant(detail, (Site(tensor, {tensor: around(layer, partial(np.multiply, mask))}),), whole=True)
 
@@ -203,13 +210,11 @@ INPUTS: tuple[tuple[str, Callable[[NDArray], NDArray]], ...] = (
 
 
 def _input(case: Case) -> Iterable[Variant]:
+    names = [name for name in case.network.inputs if case.feeds[name].dtype.kind == "f" and case.feeds[name].ndim > 1]
     for detail, function in INPUTS:
-        sites = []
-        for name in case.network.inputs:
-            if case.feeds[name].dtype.kind == "f" and case.feeds[name].ndim > 1:
-                sites.append(Site(name, {name: Formula((f"{name}{AS_FED}",), function)}))
-        if sites:
-            yield Variant(detail, tuple(sites), whole="mean" in detail)
+        if names:
+            sites = tuple(Site(name, {name: Formula((f"{name}{AS_FED}",), function)}) for name in names)
+            yield Variant(detail, sites, whole="mean" in detail)
 
 
 # ---- precision
