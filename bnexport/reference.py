@@ -241,6 +241,9 @@ class Session:
 
         for node in self._meta.graph_def.node:
             node.input[:] = [followed(name) for name in node.input]
+            if "Grad" in node.op:
+                # No gradient is run, but TensorFlow refuses graphs in which an old version noted other shapes of theirs.
+                node.attr.pop("_output_shapes", None)
         nodes = {node.name: node for node in self._meta.graph_def.node}
         for entry in self._record.get("statistics", ()):
             node = nodes.get(_parsed(entry["in_place_of"])[0])

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from bnexport import __version__, cli
+from bnexport.commands import options
 from bnexport.formats import read_bundle, write_bundle
 from bnexport.program import InMemory, Layer, Port, Program
 
@@ -378,14 +379,14 @@ def test_missing_arguments():
     ],
 )
 def test_values(text, value):
-    parsed = cli._values(None, None, [f"a:0={text}"])
+    parsed = options._values(None, None, [f"a:0={text}"])
     assert parsed == {"a:0": value}
     assert type(parsed["a:0"]) is type(value)
 
 
 @pytest.mark.parametrize("text", ["?,28,28,1", "-1,28,28,1", "None, 28, 28, 1", "[?,28,28,1]"])
 def test_shapes(text):
-    assert cli._shapes(None, None, [f"image={text}"]) == {"image": [None, 28, 28, 1]}
+    assert options._shapes(None, None, [f"image={text}"]) == {"image": [None, 28, 28, 1]}
 
 
 # ---- around the commands

@@ -69,6 +69,7 @@ class ZipWriter:
         return crc
 
     def add_bytes(self, name: str, data: bytes) -> None:
+        """Writes a member whole."""
         patch = self._begin(name, len(data))
         self._file.write(data)
         self._end(patch, zlib.crc32(data))
