@@ -103,7 +103,7 @@ def page(cases: list[tuple[Case, list[Verification | str]]], rows: int, seeds: i
         "A network in float16 is evaluated in float32 here, which is why its ratio is so small.",
         "",
         "What was found and mended: OpenBLAS adds up the products of a small matrix product one after the other, so that a dense layer of 1440",
-        "inputs was three to seven times as far from the truth as TensorFlow's at 32 rows. The runner adds such long sums up in parts of 256.",
+        "inputs was up to seven times as far from the truth as TensorFlow's at 32 rows. The runner adds such long sums up in parts of 256.",
         "",
         "| network | output | bundle | TensorFlow | ratio |",
         "|---|---|---|---|---|",

@@ -10,6 +10,7 @@ import math
 import os
 import threading
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ TILE_PRODUCT = 200_000
 """Multiplications in a tile's largest product: OpenBLAS shares larger ones among threads of its own, which costs more than it gives here."""
 TILES = 8
 """Tiles that go through the network together, in three-dimensional arrays: calls are then so long that threads do not wait for the interpreter."""
+_ALIASED = 256  # rows of a multiple of so many numbers begin at the same places of the cache, which then holds few of them:
+_PADDING = 16  # such matrices get so many columns more, which nobody looks at
 _FEW = 24  # scores of which Python computes a softmax sooner than NumPy's five calls do
 
 
@@ -60,8 +63,8 @@ class Chain:
             self._kernels.append(np.ascontiguousarray(np.vstack([kernel, bias]).T))
             self._activations.append(_in_place(layer))
         self._final = self._activations[-1]
-        # Products by BLAS and maxima raise no floating-point warnings, so that there is nothing to silence.
-        self._quiet = all(layer.activation in (None, "Relu") for layer in layers[:-1]) and (self._final is None or layers[-1].activation == "Relu")
+        # Silencing floating-point warnings takes as long as a layer of a few rows, and none of these raises any on finite numbers.
+        self._quiet = all(layer.activation in (None, "Relu", "Softmax", "LogSoftmax") for layer in layers)
         self._last = np.ascontiguousarray(self._kernels[-1].T)
         largest = max(k.size for k in self._kernels)
         self.tile = max(64, min(1024, TILE_PRODUCT // largest))
@@ -107,7 +110,7 @@ class Chain:
         local = self._local
         if getattr(local, "shape", None) != x.shape:
             self._reserve(x.shape)
-        local.data[...] = x.swapaxes(-1, -2)
+        local.data[...] = x.T if x.ndim == 2 else x.swapaxes(-1, -2)
         source = local.source
         for kernel, whole, result, activation in local.hidden:
             _product(kernel, source, result)
@@ -115,22 +118,25 @@ class Chain:
                 activation(result)
             source = whole
         if x.ndim == 2 and self._final is None:
-            scores: NDArray = source.T.dot(self._last)
+            scores: NDArray = source.T[: len(x)].dot(self._last)
             return scores
         if x.ndim == 2 and self._final is _softmax and 0 < len(x) * self.width <= _FEW:
             return np.array([_softmax_of(row) for row in source.T.dot(self._last).tolist()], self._dtype)
         columns = _product(self._kernels[-1], source, None)
         if self._final is not None:
             self._final(columns)
-        return np.ascontiguousarray(columns.swapaxes(-1, -2))
+        if x.ndim == 2:
+            return np.ascontiguousarray(columns[:, : len(x)].T)
+        return np.ascontiguousarray(columns[..., : x.shape[-2]].swapaxes(-1, -2))
 
     def _reserve(self, shape: tuple[int, ...]) -> None:
         """This thread's matrices for data of a shape, each with its row of ones."""
         local = self._local
         *tiles, rows, _ = shape
-        local.source = np.ones((*tiles, self._kernels[0].shape[1], rows), self._dtype)
-        local.data = local.source[..., :-1, :]
-        wholes = [np.ones((*tiles, k.shape[0] + 1, rows), self._dtype) for k in self._kernels[:-1]]
+        columns = rows + _PADDING if rows >= _ALIASED and rows % _ALIASED == 0 else rows
+        local.source = np.ones((*tiles, self._kernels[0].shape[1], columns), self._dtype)
+        local.data = local.source[..., :-1, :rows]
+        wholes = [np.ones((*tiles, k.shape[0] + 1, columns), self._dtype) for k in self._kernels[:-1]]
         results = [whole[..., :-1, :] for whole in wholes]
         local.hidden = list(zip(self._kernels, wholes, results, self._activations, strict=False))
         local.shape = shape
@@ -169,12 +175,28 @@ def _softmax_of(row: list[float]) -> list[float]:
     return [power / total for power in powers]
 
 
+def _less_highest(y: NDArray) -> None:
+    highest = np.maximum.reduce(y, 0) if y.ndim == 2 else np.maximum.reduce(y, axis=-2, keepdims=True)
+    np.subtract(y, highest, y)
+
+
+def _totals(y: NDArray) -> NDArray:
+    """The sum of each column, in every row: by a product, which is the shortest way for matrices of a few rows."""
+    rows = y.shape[-2]
+    return _product(_ones(rows, y.dtype), y, None)
+
+
+@cache
+def _ones(rows: int, dtype: "np.dtype[Any]") -> NDArray:
+    return np.ones((rows, rows), dtype)
+
+
 def _softmax(y: NDArray) -> None:
-    np.subtract(y, np.maximum.reduce(y, axis=-2, keepdims=True), out=y)
-    np.exp(y, out=y)
-    np.divide(y, np.add.reduce(y, axis=-2, keepdims=True), out=y)
+    _less_highest(y)
+    np.exp(y, y)
+    np.divide(y, _totals(y), y)
 
 
 def _log_softmax(y: NDArray) -> None:
-    np.subtract(y, np.maximum.reduce(y, axis=-2, keepdims=True), out=y)
-    np.subtract(y, np.log(np.add.reduce(np.exp(y), axis=-2, keepdims=True)), out=y)
+    _less_highest(y)
+    np.subtract(y, np.log(_totals(np.exp(y))), y)

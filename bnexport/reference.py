@@ -298,12 +298,14 @@ class Session:
         with graph.as_default():
             variable = next((v for v in self._tf.compat.v1.global_variables() if v.op.name == name), None)
             if variable is not None:
-                variable.load(value.astype(variable.dtype.base_dtype.as_numpy_dtype), self._session)
+                value = np.broadcast_to(value.astype(variable.dtype.base_dtype.as_numpy_dtype), _sizes(variable) if value.size == 1 else value.shape)
+                variable.load(value, self._session)
                 return
         tensor = self._tensor([f"{name}:0"])
         if tensor is None:
             raise ValueError(f"{name}, which was given a value, is inside a function")
-        self._feeds[tensor] = value.astype(tensor.dtype.as_numpy_dtype)
+        shape = _sizes(tensor) if value.size == 1 else value.shape  # one value may stand for all
+        self._feeds[tensor] = np.broadcast_to(value.astype(tensor.dtype.as_numpy_dtype), shape)
 
     def _settle_dropout(self, fed: dict[Any, NDArray]) -> None:
         """Feeds keep probabilities 1 and rates 0. The other way round dropout drops everything, which is how the two are told apart."""
