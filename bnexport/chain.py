@@ -2,15 +2,14 @@
 
 For a network such as 8-16-12-3 the time goes into calling NumPy, not into arithmetic. Here a chain of small dense layers runs with two calls a
 layer: biases are a last column of the kernels, against a row of ones that is always there. Rows of the batch are columns of the matrices, so that
-everything after a product runs over long contiguous memory. Memory is reused from call to call, each thread having its own. Many rows are shared
-out among threads, tile by tile.
+everything after a product runs over long contiguous memory. Memory is reused from call to call, each thread having its own. Many rows go through
+in groups of tiles. One thread does it all: a second one was measured to wait for the interpreter as long as it worked.
 """
 
 import math
-import os
 import threading
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -23,10 +22,10 @@ NDArray = np.ndarray[Any, Any]
 
 LARGEST_KERNEL = 4096
 """Elements of a kernel; in larger ones arithmetic outweighs the calls."""
-TILE_PRODUCT = 200_000
+TILE_PRODUCT = 260_000
 """Multiplications in a tile's largest product: OpenBLAS shares larger ones among threads of its own, which costs more than it gives here."""
 TILES = 8
-"""Tiles that go through the network together, in three-dimensional arrays: calls are then so long that threads do not wait for the interpreter."""
+"""Tiles that go through the network together, in three-dimensional arrays, to share the cost of the calls."""
 _ALIASED = 256  # rows of a multiple of so many numbers begin at the same places of the cache, which then holds few of them:
 _PADDING = 16  # such matrices get so many columns more, which nobody looks at
 _FEW = 24  # scores of which Python computes a softmax sooner than NumPy's five calls do
@@ -75,59 +74,49 @@ class Chain:
         """The scores (rows, outputs) of `x` (rows, inputs), a new array."""
         rows = x.shape[0]
         if rows <= self.tile:
-            return self._quietly(x)
+            return self._quietly(x, None)
         out = np.empty((rows, self.width), self._dtype)
-        tiles = -(-rows // self.tile)
-        threads = min(_processors(), tiles // TILES) or 1
-        group = self.tile * min(TILES, -(-tiles // threads))
-        starts = range(0, rows, group)
-        others = [threading.Thread(target=self._groups, args=(x, out, starts[i::threads], group)) for i in range(1, threads)]
-        for thread in others:
-            thread.start()
-        self._groups(x, out, starts[::threads], group)
-        for thread in others:
-            thread.join()
-        return out
-
-    def _groups(self, x: NDArray, out: NDArray, starts: Sequence[int], group: int) -> None:
-        for start in starts:
-            stop = min(len(x), start + group)
+        group = self.tile * TILES
+        for start in range(0, rows, group):
+            stop = min(rows, start + group)
             whole = start + (stop - start) // self.tile * self.tile
             if whole > start:
-                scores = self._quietly(x[start:whole].reshape(-1, self.tile, x.shape[1]))
-                out[start:whole].reshape(scores.shape)[...] = scores
+                shape = (-1, self.tile)
+                self._quietly(x[start:whole].reshape(*shape, x.shape[1]), out[start:whole].reshape(*shape, self.width))
             if stop > whole:
-                out[whole:stop] = self._quietly(x[whole:stop])
+                self._quietly(x[whole:stop], out[whole:stop])
+        return out
 
-    def _quietly(self, x: NDArray) -> NDArray:
+    def _quietly(self, x: NDArray, out: NDArray | None) -> NDArray:
         if self._quiet:
-            return self._compute(x)
+            return self._compute(x, out)
         with ieee():
-            return self._compute(x)
+            return self._compute(x, out)
 
-    def _compute(self, x: NDArray) -> NDArray:
-        """The scores of one tile (rows, inputs), or of several (tiles, rows, inputs)."""
+    def _compute(self, x: NDArray, out: NDArray | None) -> NDArray:
+        """The scores of one tile (rows, inputs), or of several (tiles, rows, inputs), in `out` or a new array."""
         local = self._local
         if getattr(local, "shape", None) != x.shape:
             self._reserve(x.shape)
         local.data[...] = x.T if x.ndim == 2 else x.swapaxes(-1, -2)
         source = local.source
-        for kernel, whole, result, activation in local.hidden:
-            _product(kernel, source, result)
+        for multiply, whole, result, activation in local.hidden:
+            multiply(source, result)
             if activation is not None:
                 activation(result)
             source = whole
-        if x.ndim == 2 and self._final is None:
+        if out is None and self._final is None:
             scores: NDArray = source.T[: len(x)].dot(self._last)
             return scores
-        if x.ndim == 2 and self._final is _softmax and 0 < len(x) * self.width <= _FEW:
+        if out is None and self._final is _softmax and 0 < len(x) * self.width <= _FEW:
             return np.array([_softmax_of(row) for row in source.T.dot(self._last).tolist()], self._dtype)
-        columns = _product(self._kernels[-1], source, None)
+        columns: NDArray = local.last(source, local.columns)
         if self._final is not None:
             self._final(columns)
-        if x.ndim == 2:
-            return np.ascontiguousarray(columns[:, : len(x)].T)
-        return np.ascontiguousarray(columns[..., : x.shape[-2]].swapaxes(-1, -2))
+        if out is None:
+            return columns[:, : len(x)].T.copy()
+        out[...] = columns[..., : x.shape[-2]].swapaxes(-1, -2)
+        return out
 
     def _reserve(self, shape: tuple[int, ...]) -> None:
         """This thread's matrices for data of a shape, each with its row of ones."""
@@ -138,19 +127,16 @@ class Chain:
         local.data = local.source[..., :-1, :rows]
         wholes = [np.ones((*tiles, k.shape[0] + 1, columns), self._dtype) for k in self._kernels[:-1]]
         results = [whole[..., :-1, :] for whole in wholes]
-        local.hidden = list(zip(self._kernels, wholes, results, self._activations, strict=False))
+        products = [_product(kernel, len(shape)) for kernel in self._kernels]
+        local.hidden = list(zip(products, wholes, results, self._activations, strict=False))
+        local.last = products[-1]
+        local.columns = np.empty((*tiles, self.width, columns), self._dtype)
         local.shape = shape
 
 
-def _product(kernel: NDArray, columns: NDArray, out: NDArray | None) -> NDArray:
-    """The matrix product of a kernel with one matrix, for which `dot` is the shortest way, or with several."""
-    product: NDArray = kernel.dot(columns, out) if columns.ndim == 2 else np.matmul(kernel, columns, out=out)
-    return product
-
-
-def _processors() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _product(kernel: NDArray, dimensions: int) -> Callable[..., Any]:
+    """What multiplies a kernel with one matrix, for which `dot` is the shortest way, or with several."""
+    return kernel.dot if dimensions == 2 else partial(np.matmul, kernel)
 
 
 def _in_place(layer: Layer) -> Callable[[NDArray], Any] | None:
@@ -182,8 +168,9 @@ def _less_highest(y: NDArray) -> None:
 
 def _totals(y: NDArray) -> NDArray:
     """The sum of each column, in every row: by a product, which is the shortest way for matrices of a few rows."""
-    rows = y.shape[-2]
-    return _product(_ones(rows, y.dtype), y, None)
+    ones = _ones(y.shape[-2], y.dtype)
+    totals: NDArray = ones.dot(y) if y.ndim == 2 else np.matmul(ones, y)
+    return totals
 
 
 @cache

@@ -1,0 +1,80 @@
+"""Chains of small dense layers against the same layers computed one by one in float64."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bnexport.program import InMemory, Layer, Port, Program
+from bnexport.runner import Model
+
+ACTIVATIONS = {
+    None: lambda z: z,
+    "Relu": lambda z: np.maximum(z, 0),
+    "Tanh": np.tanh,
+    "Sigmoid": lambda z: 1 / (1 + np.exp(-z)),
+    "Softmax": lambda z: np.exp(z - z.max(1, keepdims=True)) / np.exp(z - z.max(1, keepdims=True)).sum(1, keepdims=True),
+    "LogSoftmax": lambda z: z - z.max(1, keepdims=True) - np.log(np.exp(z - z.max(1, keepdims=True)).sum(1, keepdims=True)),
+}
+
+
+def network(widths, activations, dtype, seed):
+    """A model, and the function that it should be."""
+    random = np.random.default_rng(seed)
+    layers, steps, tensor = [], [], "x"
+    for number, (taken, given_, activation) in enumerate(zip(widths, widths[1:], activations, strict=True)):
+        kernel = random.normal(size=(taken, given_)).astype(dtype)
+        bias = random.normal(size=given_).astype(dtype)
+        layers.append(Layer(f"d{number}", "Dense", [tensor], {}, {"kernel": InMemory(kernel), "bias": InMemory(bias)}, activation))
+        steps.append((kernel.astype(np.float64), bias.astype(np.float64), ACTIVATIONS[activation]))
+        tensor = f"d{number}"
+
+    def truth(x):
+        for kernel, bias, function in steps:
+            x = function(x @ kernel + bias)
+        return x
+
+    ports = [Port("x", "x", (None, widths[0]), dtype)], [Port("y", tensor, (None, widths[-1]), dtype)]
+    return Model(Program(ports[0], layers, ports[1])), truth
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(
+    st.lists(st.integers(1, 20), min_size=2, max_size=5),
+    st.sampled_from([None, "Relu", "Tanh", "Sigmoid"]),
+    st.sampled_from([None, "Relu", "Softmax", "LogSoftmax"]),
+    st.sampled_from(["float32", "float64"]),
+    st.integers(0, 300),
+)
+def test_a_chain_is_its_layers(widths, hidden, last, dtype, rows):
+    model, truth = network(widths, [hidden] * (len(widths) - 2) + [last], dtype, len(widths))
+    assert model._chain is not None
+    x = np.random.default_rng(rows).normal(size=(rows, widths[0])).astype(dtype)
+    scores = model.predict(x)
+    assert scores.shape == (rows, widths[-1]) and scores.dtype == dtype and scores.flags.c_contiguous
+    np.testing.assert_allclose(scores, truth(x.astype(np.float64)), rtol=0, atol=1e-4 if dtype == "float32" else 1e-12)
+
+
+@pytest.mark.parametrize("last", ["Softmax", None])
+@pytest.mark.parametrize("rows", [255, 256, 1023, 1024, 1025, 2048, 8191, 8192, 8193, 20_001])
+def test_tiles_and_what_is_left_of_them(rows, last):
+    model, truth = network([8, 16, 12, 3], ["Relu", "Relu", last], "float32", 1)
+    x = np.random.default_rng(rows).normal(size=(rows, 8)).astype(np.float32)
+    before = x.copy()
+    first, second = model.predict(x), model.predict(x[::-1])
+    np.testing.assert_allclose(first, truth(x.astype(np.float64)), rtol=0, atol=1e-4)
+    np.testing.assert_allclose(second, first[::-1], rtol=0, atol=1e-6)
+    assert not np.shares_memory(first, second)
+    np.testing.assert_array_equal(x, before)
+
+
+def test_softmax_of_huge_scores_is_finite():
+    model, _ = network([2, 3], ["Softmax"], "float32", 0)
+    for rows in (1, 40):
+        scores = model.predict(np.full((rows, 2), 1e6, np.float32))
+        assert np.isfinite(scores).all()
+        np.testing.assert_allclose(scores.sum(1), 1, rtol=1e-6)
+
+
+def test_large_layers_are_no_chain():
+    assert network([100, 100, 3], ["Relu", None], "float32", 0)[0]._chain is None
