@@ -95,8 +95,8 @@ class Layer:
     """One step of a program.
 
     `op` is `Dense`, `Conv2D`, `DepthwiseConv2D`, `Conv2DTranspose`, `Conv3D`, `Conv3DTranspose` or `ScaleShift`, which own their arrays `kernel`,
-    `bias`, `scale` and `shift`, or the name of a TensorFlow operator, whose operands are then `inputs` in TensorFlow's order. An operand is the name of a tensor, a
-    `Literal`, or the name of one of `arrays` behind `@`.
+    `bias`, `scale` and `shift`, or the name of a TensorFlow operator, whose operands are then `inputs` in TensorFlow's order. An operand is the name
+    of a tensor, a `Literal`, or the name of one of `arrays` behind `@`.
     A layer's first output is a tensor named as the layer, its further ones `name:1`, `name:2`, …
     """
 

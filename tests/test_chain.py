@@ -22,7 +22,7 @@ def network(widths, activations, dtype, seed):
     """A model, and the function that it should be."""
     random = np.random.default_rng(seed)
     layers, steps, tensor = [], [], "x"
-    for number, (taken, given_, activation) in enumerate(zip(widths, widths[1:], activations, strict=True)):
+    for number, (taken, given_, activation) in enumerate(zip(widths[:-1], widths[1:], activations, strict=True)):
         kernel = random.normal(size=(taken, given_)).astype(dtype)
         bias = random.normal(size=given_).astype(dtype)
         layers.append(Layer(f"d{number}", "Dense", [tensor], {}, {"kernel": InMemory(kernel), "bias": InMemory(bias)}, activation))
