@@ -224,7 +224,7 @@ class Model:
     def _compile(self) -> None:
         for port in self.inputs:
             self._slots[port.tensor] = len(self._slots)
-        missing = sorted({layer.op for layer in self.layers if layer.op not in OPS and layer.op not in KERNELS and layer.op != "ScaleShift"})
+        missing = sorted({layer.op for layer in self.layers if layer.op != "ScaleShift" and layer.op not in KERNELS and layer.op not in OPS})
         if missing:
             raise UnsupportedOps(
                 f"{self.source} uses operators that this version of bnexport does not have: {', '.join(missing)}; install a newer one"

@@ -16,8 +16,9 @@ Kernels follow IEEE 754 as TensorFlow does: what overflows is infinite, 0/0 is N
 inside `ieee()`: `evaluate` enters it by itself, and the runner enters it once for a whole network.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,48 @@ class Op:
     view: bool = False
 
 
-OPS: dict[str, Op] = {}
+class Table(dict[str, Op]):
+    """Operators by name.
+
+    Dense networks need two modules of kernels, and importing all of them takes as long as evaluating such a network a thousand times: the others are
+    imported one after another when something asks for a name that is not there yet, and all when something asks for all names.
+    """
+
+    others: list[str]
+    """The modules that have not been imported yet, those that more networks need first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.others = []
+
+    def holds(self, name: object) -> bool:
+        """Whether a name is there already."""
+        return super().__contains__(name)
+
+    def complete(self) -> "Table":
+        """Imports the other modules, which fill the table."""
+        while self.others:
+            import_module(self.others.pop(0))
+        return self
+
+    def __contains__(self, name: object) -> bool:
+        while not self.holds(name) and self.others:
+            import_module(self.others.pop(0))
+        return self.holds(name)
+
+    def __missing__(self, name: str) -> Op:
+        if name in self:
+            return self[name]
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return super(Table, self.complete()).__iter__()
+
+    def __len__(self) -> int:
+        return super(Table, self.complete()).__len__()
+
+
+OPS = Table()
 
 
 def op(*names: str, infer: Infer, inplace: bool = False, view: bool = False) -> Callable[[Compute], Compute]:
@@ -68,7 +110,7 @@ def op(*names: str, infer: Infer, inplace: bool = False, view: bool = False) -> 
 
     def register(compute: Compute) -> Compute:
         for name in names:
-            if name in OPS:
+            if OPS.holds(name):
                 raise ValueError(f"the operator {name} is registered twice")
             OPS[name] = Op(name, compute, infer, inplace, view)
         return compute
