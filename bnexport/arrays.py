@@ -12,7 +12,7 @@ from bnexport.program import Array, InMemory, materialize
 NDArray = np.ndarray[Any, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Deferred:
     """An array that is computed when its pieces are asked for, and forgotten after."""
 
@@ -24,7 +24,7 @@ class Deferred:
         return InMemory(np.asarray(self.compute())).pieces()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Folded:
     """`source * factor`, multiplied in float64 and rounded once to `dtype`.
 

@@ -32,7 +32,7 @@ class Array(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class InMemory:
     """An `Array` that is already there."""
 
@@ -68,7 +68,7 @@ def materialize(array: Array) -> "np.ndarray[Any, Any]":
     return out
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Port:
     """An input or an output of a network.
 
@@ -82,7 +82,7 @@ class Port:
     dtype: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Literal:
     """A small constant operand (an axis, a permutation, a target shape) that is kept in the manifest itself."""
 

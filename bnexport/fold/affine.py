@@ -9,7 +9,7 @@ NDArray = np.ndarray[Any, Any]
 Shape = tuple[int | None, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Affine:
     """The function x → x · scale + shift.
 

@@ -32,7 +32,7 @@ _PADS = frozenset({"Pad", "PadV2", "MirrorPad"})
 Map = Callable[[NDArray], "NDArray | None"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Refusal:
     """Why a scale and shift stays where it is, as the end of a sentence about it."""
 

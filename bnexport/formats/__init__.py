@@ -8,7 +8,7 @@ from bnexport.errors import BundleError, CorruptBundle, UsageError
 from bnexport.program import Program
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Format:
     """A file format: its module here, the suffixes it is written for, and the bytes that its files begin with."""
 

@@ -123,7 +123,7 @@ class ZipWriter:
         self._file.write(_END.pack(b"PK\5\6", 0, 0, count, count, size, offset, 0))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Member:
     """Where a member's data lies in the archive."""
 

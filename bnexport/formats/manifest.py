@@ -37,7 +37,7 @@ CONVENTIONS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Stored:
     """What the manifest says of an array."""
 
@@ -50,7 +50,7 @@ class Stored:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Manifest:
     """A manifest that has been read and checked. `roles` has, for each layer, the names of its arrays by their role."""
 
@@ -202,7 +202,7 @@ def decode(data: bytes) -> Manifest:
     return Manifest(program, roles, stored)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Absent:
     """An array that is only known from the manifest yet."""
 

@@ -28,7 +28,7 @@ _TOLERANCE = 1e-4  # the factor is often rounded to float16 or float32 by whoeve
 _TRIAL = 0.625  # stands for a keep probability or rate that is fed: any value that is not 0, 0.5 or 1 tells keep from rate
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Dropout:
     """A dropout that was removed: the node that applied it, and the keep probability that the graph had (None where it is fed)."""
 

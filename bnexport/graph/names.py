@@ -1,7 +1,5 @@
 """Finding what a user names in a graph."""
 
-import difflib
-
 from bnexport.errors import UsageError
 from bnexport.graph.graphdef import Graph, Ref, parse_ref
 
@@ -14,6 +12,8 @@ def find_named(graph: Graph, text: str) -> Ref:
     """
     ref = parse_ref(text)
     if ref.node not in graph.nodes:
+        import difflib
+
         close = difflib.get_close_matches(ref.node, graph.nodes, n=5, cutoff=0.5)
         ends = [name for name in graph.nodes if name.rsplit("/", 1)[-1] == ref.node.rsplit("/", 1)[-1]][:5]
         hint = ", ".join(dict.fromkeys(ends + close))

@@ -21,7 +21,7 @@ _UPDATES = frozenset({"Assign", "AssignAdd", "AssignSub", "AssignVariableOp", "A
 _NEARBY = 48  # nodes walked through between a reduction over the batch and the assignment of its average
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Replacement:
     """A batch statistic, or the fused batch norm that takes it, and the variable that holds its moving average."""
 

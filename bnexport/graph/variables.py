@@ -14,7 +14,7 @@ from bnexport.program import Array, InMemory
 Slice = tuple[tuple[int, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Saved:
     """Where a variable lies: a key, and the part of it (start and length per dimension) where the variable is one of several partitions."""
 

@@ -30,7 +30,7 @@ Attrs = Mapping[str, Any]
 Shape = tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Abstract:
     """What is known of a tensor without computing the network: its shape and dtype, and its value where it depends on shapes and constants only."""
 
@@ -43,7 +43,7 @@ Compute = Callable[..., Any]
 Infer = Callable[[Attrs, Sequence[Abstract]], Sequence[Abstract]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Op:
     """An operator: its TensorFlow name, its kernel and its shape rule.
 

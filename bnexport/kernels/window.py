@@ -12,7 +12,7 @@ from bnexport.errors import GraphError
 from bnexport.kernels.table import Attrs, NDArray, Shape, shapes_differ
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Slide:
     """How a window slides along one dimension: `count` positions, `before` padding elements in front and `after` behind."""
 
