@@ -34,11 +34,14 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         # A command makes ten thousands of objects that stay until it ends: looking through them for garbage every seven hundred is lost time.
+        thresholds = gc.get_threshold()
         gc.set_threshold(50_000)
         try:
             return super().invoke(ctx)
         except BnexportError as error:
             raise click.ClickException(str(error)) from error
+        finally:
+            gc.set_threshold(*thresholds)
 
 
 @click.group(cls=_Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})

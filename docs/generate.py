@@ -21,6 +21,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("README.md", "docs/command-line.md")
 DATA = Path("fixtures", "data")
@@ -58,7 +60,12 @@ def filled(page: str) -> str:
             block = f"```python\n{match['python']}```\n"
             return block if match["printed"] is None else f"{block}\n<!-- prints -->\n```text\n{printed}```\n"
 
-        return BLOCK.sub(fill, page)
+        try:
+            return BLOCK.sub(fill, page)
+        finally:
+            for value in names.values():  # a page opens files as its readers do, who end their session
+                if isinstance(value, np.lib.npyio.NpzFile):
+                    value.close()
 
 
 @contextlib.contextmanager
