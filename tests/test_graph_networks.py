@@ -89,12 +89,13 @@ def batch_renormalisation(tf):
     h = dense(tf, x, 8, "a")
     mean, variance = tf.nn.moments(h, [0])
     moving_mean, moving_variance = (tf.get_variable(n, [8], trainable=False) for n in ("moving_mean", "moving_variance"))
-    moved = [tf.assign(moving_mean, moving_mean * 0.9 + mean * 0.1), tf.assign(moving_variance, moving_variance * 0.9 + variance * 0.1)]
+    # (run with the training step: as a control dependency of what is computed outside the condition, they would run, and race, at inference too)
+    tf.assign(moving_mean, moving_mean * 0.9 + mean * 0.1)
+    tf.assign(moving_variance, moving_variance * 0.9 + variance * 0.1)
     spread = tf.sqrt(moving_variance + 1e-3)
     r = tf.stop_gradient(tf.clip_by_value(tf.sqrt(variance + 1e-3) / spread, 0.3, 3.0))
     d = tf.stop_gradient(tf.clip_by_value((mean - moving_mean) / spread, -5, 5))
-    with tf.control_dependencies(moved):
-        trained = (h - mean) / tf.sqrt(variance + 1e-3) * r + d
+    trained = (h - mean) / tf.sqrt(variance + 1e-3) * r + d
     y = tf.cond(training, lambda: trained, lambda: (h - moving_mean) / spread)
     return Net({x: X}, [dense(tf, tf.nn.relu(y), 3, "b")], {training: False})
 
