@@ -68,6 +68,16 @@ def materialize(array: Array) -> "np.ndarray[Any, Any]":
     return out
 
 
+def take_name(taken: set[str], wanted: str) -> str:
+    """The wanted name, or that with the first free number behind it; it is taken from then on."""
+    name, number = wanted, 0
+    while name in taken:
+        number += 1
+        name = f"{wanted}_{number}"
+    taken.add(name)
+    return name
+
+
 @dataclass(slots=True)
 class Port:
     """An input or an output of a network.

@@ -109,7 +109,7 @@ def test_with_the_outputs_named(tmp_path, corpus_row, slug):
     except BnexportError as error:
         corpus_row(category, slug, "refused", reason(error))
         raise
-    except Exception as error:
+    except Exception as error:  # whatever it is: it is a row of the table before it fails the test
         corpus_row(category, slug, "wrong", reason(error))
         raise
     corpus_row(category, slug, "matched", "")

@@ -119,31 +119,23 @@ class Network:
 
     def behind(self, tensors: Iterable[str], edits: Edits | None = None) -> set[str]:
         """The tensors themselves and all that are computed from them."""
-        found: set[str] = set()
-        left = list(tensors)
-        while left:
-            tensor = left.pop()
-            if tensor in found:
-                continue
-            found.add(tensor)
+
+        def users(tensor: str) -> Iterator[str]:
             for user in self.users.get(tensor, ()):
                 definition = self.definitions[user]
-                left.extend(_results(definition) if isinstance(definition, Layer) else [user])
-            left.extend(name for name, definition in (edits or {}).items() if tensor in operands(definition))
-        return found
+                yield from _results(definition) if isinstance(definition, Layer) else [user]
+            yield from (name for name, definition in (edits or {}).items() if tensor in operands(definition))
+
+        return _reached(tensors, users)
 
     def ahead(self, tensors: Iterable[str], edits: Edits | None = None) -> set[str]:
         """The tensors themselves and all that they are computed from."""
-        found: set[str] = set()
-        left = list(tensors)
-        while left:
-            tensor = left.pop()
-            if tensor in found:
-                continue
-            found.add(tensor)
+
+        def made_of(tensor: str) -> Iterable[str]:
             definition = self._definition(tensor, edits or {})
-            left.extend(operands(definition) if definition is not None else ())
-        return found
+            return operands(definition) if definition is not None else ()
+
+        return _reached(tensors, made_of)
 
     def work(self, values: Values, base: Values) -> int:
         """How many numbers were computed for `values`, besides what was taken from `base`."""
@@ -268,3 +260,15 @@ def _narrowed(layer: Layer, how: Arithmetic) -> Layer:
 
     arrays: dict[str, Any] = {role: InMemory(_rounded(materialize(array), how)) for role, array in layer.arrays.items()}
     return replace(layer, inputs=list(literals()), attrs={k: told(v) for k, v in layer.attrs.items()}, arrays=arrays)
+
+
+def _reached(start: Iterable[str], following: Callable[[str], Iterable[str]]) -> set[str]:
+    """Some tensors and all that follow them, step by step."""
+    found: set[str] = set()
+    left = list(start)
+    while left:
+        tensor = left.pop()
+        if tensor not in found:
+            found.add(tensor)
+            left.extend(following(tensor))
+    return found

@@ -25,7 +25,6 @@ def read_graph(location: Location) -> Graph:
     graph.functions = {f.signature.name: f for f in definition.library.function}
     graph.signatures = {k: v for k, v in meta.signature_def.items() if not k.startswith("__")}
     graph.restore_op = meta.saver_def.restore_op_name.removesuffix(":0")
-    graph.collections = dict(meta.collection_def)
     graph.tensorflow_version = meta.meta_info_def.tensorflow_version
     if not graph.nodes:
         raise GraphError(f"{path}: the file holds no graph")

@@ -55,10 +55,6 @@ class Flow:
         self.lossy = self.downstream(self.losses)
         self.network -= self.lossy
 
-    def has_sources(self) -> bool:
-        """Whether any data enters the graph."""
-        return bool(self.sources)
-
     def _walk(self) -> None:
         """Follows data from all sources forward, noting for each node what it depends on and whether weights have touched it."""
         live = self.live

@@ -69,7 +69,7 @@ class Node:
 
 @dataclass(slots=True)
 class Graph:
-    """All nodes by name, the functions that they may call, and the signatures and collections that came with them.
+    """All nodes by name, the functions that they may call, and the signatures that came with them.
 
     `restore_op` runs the restoring half of the saver that wrote the file; a graph may hold further savers.
     """
@@ -77,7 +77,6 @@ class Graph:
     nodes: dict[str, Node]
     functions: dict[str, Any] = field(default_factory=dict)
     signatures: dict[str, Any] = field(default_factory=dict)
-    collections: dict[str, Any] = field(default_factory=dict)
     tensorflow_version: str = ""
     restore_op: str = ""
     source: str = ""

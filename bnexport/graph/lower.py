@@ -19,7 +19,7 @@ from bnexport.graph.live import Live
 from bnexport.graph.provenance import affine_part, check_statistics, shortest
 from bnexport.graph.shapes import Shapes, attributes, operand_dtype
 from bnexport.kernels import OPS
-from bnexport.program import Array, InMemory, Layer, Literal
+from bnexport.program import Array, InMemory, Layer, Literal, take_name
 
 NDArray = np.ndarray[Any, Any]
 
@@ -146,7 +146,7 @@ class _Lowering:
             if self.shapes.rank(Ref(node.name)) == self.shapes.rank(refs[0]) and self.shapes.of(Ref(node.name)) == self.shapes.of(refs[0]):
                 self.out.tensors[Ref(node.name)] = self.out.tensors[refs[0]]
             else:
-                self._add(node, Layer(self._name(node.name), "Reshape", [self._tensor(refs[0]), Literal(target, "int32")]))
+                self._add(node, Layer(take_name(self.taken, node.name), "Reshape", [self._tensor(refs[0]), Literal(target, "int32")]))
             return
         layer = self._linear(node, refs) or self._affine(node, refs) or self._operator(node, refs)
         self._add(node, layer)
@@ -160,14 +160,6 @@ class _Lowering:
 
     def _tensor(self, ref: Ref) -> str:
         return self.out.tensors[ref]
-
-    def _name(self, wanted: str) -> str:
-        name, number = wanted, 0
-        while name in self.taken:
-            number += 1
-            name = f"{wanted}_{number}"
-        self.taken.add(name)
-        return name
 
     def _linear(self, node: Node, refs: list[Ref]) -> Layer | None:
         op = _LINEAR_OPS.get(node.op)
@@ -189,7 +181,7 @@ class _Lowering:
         if op in _TRANSPOSED:
             size = self._size_operand(Ref(node.name), refs[0])
             inputs.append(size)
-        layer = Layer(self._name(self._layer_name(node, variables)), op, inputs, attrs, {"kernel": array})
+        layer = Layer(take_name(self.taken, self._layer_name(node, variables)), op, inputs, attrs, {"kernel": array})
         layer.provenance = {
             "node": node.name,
             "kernel": variables[0] if len(variables) == 1 else variables,
@@ -316,11 +308,11 @@ class _Lowering:
         arrays: dict[str, Array] = {"scale": InMemory(np.asarray(scale, np.float64)), "shift": InMemory(np.asarray(shift, np.float64))}
         dtype = self.shapes.dtype(Ref(node.name)).name
         provenance = {"node": node.name, "parts": [p for p in parts if p], "dtype": dtype}
-        return Layer(self._name(node.name), "ScaleShift", [self._tensor(data)], {}, arrays, provenance=provenance)
+        return Layer(take_name(self.taken, node.name), "ScaleShift", [self._tensor(data)], {}, arrays, provenance=provenance)
 
     def _operator(self, node: Node, refs: list[Ref]) -> Layer:
         """A TensorFlow operator as it is, its constant operands written with it."""
-        name = self._name(node.name)
+        name = take_name(self.taken, node.name)
         layer = Layer(name, node.op, [], attributes(node), {}, provenance={"node": node.name})
         for i, ref in enumerate(refs):
             if self._is_computed(ref):

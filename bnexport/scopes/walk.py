@@ -11,7 +11,7 @@ from bnexport._version import __version__
 from bnexport.checkpoint import Checkpoint
 from bnexport.errors import BadStatistics, UsageError
 from bnexport.fold import Network, fold
-from bnexport.program import Array, InMemory, Layer, Port, Program
+from bnexport.program import Array, InMemory, Layer, Port, Program, take_name
 from bnexport.scopes.activations import Activation, parse_activations
 from bnexport.scopes.linears import Linear
 from bnexport.scopes.names import listed
@@ -121,14 +121,6 @@ class _Walk:
         inputs = [Port("input", "input", source, self.dtype)]
         return Program(inputs, network.layers, [Port("output", out_tensor, self.shapes[out_tensor], self.dtype)], record)
 
-    def _name(self, wanted: str) -> str:
-        name, number = wanted, 0
-        while name in self.taken:
-            number += 1
-            name = f"{wanted}_{number}"
-        self.taken.add(name)
-        return name
-
     def _append(self, layer: Layer, channels: int | None) -> None:
         self.layers.append(layer)
         shape = self.shapes[self.tensor]
@@ -141,7 +133,7 @@ class _Walk:
         if linear.bias is not None:
             arrays["bias"] = self._array(linear.bias)
             provenance["parts"].append({"op": "BiasAdd", "shift": self._key(linear.bias)})
-        layer = Layer(self._name(self._human(linear.kernel, linear.name)), linear.op, [self.tensor], {}, arrays, provenance=provenance)
+        layer = Layer(take_name(self.taken, self._human(linear.kernel, linear.name)), linear.op, [self.tensor], {}, arrays, provenance=provenance)
         if linear.op == "Dense" and len(self.shapes[self.tensor]) > 2:
             self.shapes[self.tensor] = (None, linear.ins)
         self._append(layer, linear.outs)
@@ -164,10 +156,10 @@ class _Walk:
 
     def _add_activation(self, activation: Activation | None) -> None:
         if activation is not None:
-            self._append(Layer(self._name(f"{self.tensor}/{activation.op}"), activation.op, [self.tensor], dict(activation.attrs)), None)
+            self._append(Layer(take_name(self.taken, f"{self.tensor}/{activation.op}"), activation.op, [self.tensor], dict(activation.attrs)), None)
 
     def _add_barrier(self) -> None:
-        self._append(Layer(self._name(f"{self.tensor}/then"), _BARRIER, [self.tensor]), None)
+        self._append(Layer(take_name(self.taken, f"{self.tensor}/then"), _BARRIER, [self.tensor]), None)
 
     # ---- batch norm
 
@@ -192,7 +184,7 @@ class _Walk:
         from_ = "default" if self.options.epsilon is None else "--epsilon"
         part = {"node": norm.name, "op": "BatchNorm", **keys, "epsilon": self.epsilon, "epsilon_from": from_}
         arrays: dict[str, Array] = {"scale": InMemory(scale), "shift": InMemory(shift)}
-        name = self._name(self._human(norm.variables[MEAN], norm.name))
+        name = take_name(self.taken, self._human(norm.variables[MEAN], norm.name))
         self._append(Layer(name, "ScaleShift", [self.tensor], {}, arrays, provenance={"parts": [part]}), norm.width)
 
     def _vector(self, norm: Norm, variable: Named) -> "np.ndarray[Any, Any]":
