@@ -21,7 +21,8 @@ SEED = REPOSITORY / "fixtures" / "data" / "seed"
 WORK = REPOSITORY / "build" / "benchmarks"
 """Where checkpoints and bundles are made: on the disk of the repository, since a temporary folder may be in memory."""
 PEERS = Path(__file__).parent / "peers"
-BNEXPORT = (sys.executable, "-m", "bnexport")
+BNEXPORT = (Path(sys.executable).with_name("bnexport"),)
+"""The command as it was installed: `python -m` takes longer."""
 
 LOAD = os.getloadavg()[0]
 """What else kept the machine busy, in processes, when the benchmark began."""

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -108,17 +109,16 @@ def _execute(code: str, names: dict[str, Any], folder: Path) -> str:
 
 
 def _commands(folder: Path) -> str:
-    from bnexport.cli import main as group
+    from bnexport.cli import COMMANDS
 
-    shown = (f"bnexport {name} --help" for name in group.commands)
+    shown = (f"bnexport {name} --help" for name in COMMANDS)
     return "".join(f"\n## {command.split()[1]}\n\n```console\n$ {command}\n{_run(command, folder)}```\n" for command in shown) + "\n"
 
 
 def _options(command: str) -> str:
-    from bnexport.cli import main as group
-
+    module = import_module(f"bnexport.commands.{command}")
     rows = []
-    for parameter in group.commands[command].params:
+    for parameter in getattr(module, command).params:
         help_text = getattr(parameter, "help", None)
         if help_text is None:
             continue

@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from bnexport import __version__, cli
+from bnexport.commands import convert
 from bnexport.commands.options import _shapes, _values
 from bnexport.formats import read_bundle, write_bundle
 from bnexport.program import InMemory, Layer, Port, Program
@@ -218,8 +219,8 @@ def test_the_progress_bar_counts_bytes(monkeypatch):
             shown.append("done")
 
     monkeypatch.setattr(click, "progressbar", Bar)
-    monkeypatch.setattr(cli, "PROGRESS_AFTER", -1.0)
-    with cli._Progress(program, shown=True):
+    monkeypatch.setattr(convert, "PROGRESS_AFTER", -1.0)
+    with convert._Progress(program, shown=True):
         for role, array in program.layers[0].arrays.items():
             assert np.array_equal(np.concatenate([piece.copy() for piece in array.pieces()]), arrays[role].values.reshape(-1))
     total = 4 * (3000 * 200 + 200)
@@ -397,7 +398,7 @@ def test_help_and_version():
     shown = bnexport()
     assert (shown.exit_code, shown.output) == (0, bnexport("--help").output)
     assert re.search(r"Commands:\n  convert +Write the network in the checkpoint CKPT", shown.output)
-    for command in cli.main.commands:
+    for command in cli.COMMANDS:
         assert "Example:\n" in bnexport(command, "--help").output
     assert bnexport("--version").output == f"bnexport, version {__version__}\n"
     done = process("--version", text=True)

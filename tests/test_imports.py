@@ -138,6 +138,28 @@ def test_reading_a_checkpoint_imports_no_tensorflow(tmp_path):
         assert modules.isdisjoint(["tensorflow", "h5py", "bnexport.runner"])
 
 
+def test_a_command_imports_no_other(bundle, tmp_path):
+    modules, _ = imports_of_command("run", bundle, SEED / "input.csv", "-o", tmp_path / "scores.csv")
+    assert {name for name in modules if name.startswith("bnexport.commands.")} == {"bnexport.commands.run"}
+
+
+@pytest.mark.parametrize(("command", "threads"), [("convert", "1"), ("run", None)])
+def test_what_the_process_settles_before_numpy_is_imported(command, threads):
+    code = f"""
+import gc, os, sys
+os.environ.pop("OPENBLAS_NUM_THREADS", None)
+sys.argv = ["bnexport", "{command}", "--help"]
+from bnexport.__main__ import main
+try:
+    main()
+except SystemExit:
+    pass
+print(os.environ.get("OPENBLAS_NUM_THREADS"), "numpy" in sys.modules, gc.isenabled(), gc.get_freeze_count() > 0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == f"{threads} False True True"
+
+
 @pytest.mark.parametrize("option", ["--help", "--version"])
 def test_help_and_version_import_no_numpy(option):
     modules, _ = imports_of_command(option)

@@ -1,1 +1,1 @@
-"""The commands that `cli` does not hold itself, a module each: it parses what it was given, calls the library and prints."""
+"""The commands, a module each, with the function of its name: it parses what it was given, calls the library and prints."""

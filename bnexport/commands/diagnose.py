@@ -5,12 +5,10 @@ from typing import TYPE_CHECKING
 import click
 
 from bnexport.commands.options import conversion_options
-from bnexport.commands.output import print_json
+from bnexport.commands.output import print_json, print_lines
 from bnexport.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from bnexport.options import Options
 
 DIFFERS = 3
@@ -62,7 +60,7 @@ def _numbers(numbers: str, paths: tuple[str, ...], as_json: bool) -> bool:
     if as_json:
         print_json(number_record(result))
     else:
-        _print(number_lines(result))
+        print_lines(number_lines(result))
     return result.agrees
 
 
@@ -80,11 +78,5 @@ def _checkpoint(paths: tuple[str, ...], layer: str | None, header: bool | None, 
     if as_json:
         print_json(record(result))
     else:
-        _print(lines(result))
+        print_lines(lines(result))
     return result.agrees
-
-
-def _print(texts: "Iterable[str]") -> None:
-    for text in texts:
-        # A heading begins at the margin; click drops the style where the output is no terminal.
-        click.echo(click.style(text, bold=True) if text and not text.startswith(" ") else text)

@@ -3,7 +3,7 @@
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import click
@@ -43,6 +43,13 @@ def print_table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
 def shown(value: float) -> str:
     """A number for people."""
     return f"{value:.{DIGITS}g}"
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Prints lines, of which those that begin at the margin are headings."""
+    for line in lines:
+        # click drops the style where the output is no terminal.
+        click.echo(click.style(line, bold=True) if line and not line.startswith(" ") else line)
 
 
 def print_json(record: Any) -> None:

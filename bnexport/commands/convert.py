@@ -1,0 +1,134 @@
+"""`bnexport convert`."""
+
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bnexport.commands.options import conversion_options
+from bnexport.errors import BnexportError, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from bnexport.options import Options
+    from bnexport.program import Array, Program
+
+PROGRESS_AFTER = 1.0
+"""Seconds after which a terminal is shown a progress bar."""
+
+
+@click.command()
+@click.argument("checkpoint", metavar="CKPT")
+@click.argument("out", metavar="OUT")
+@conversion_options
+@click.option("--quiet", is_flag=True, help="No summary and no progress bar.")
+def convert(
+    checkpoint: str,
+    out: str,
+    options: "Options",
+    quiet: bool,
+) -> None:
+    """Write the network in the checkpoint CKPT to the bundle OUT (.npz or .h5), ready for inference.
+
+    CKPT is the prefix that tf.train.Saver was given, any of the files with it, their folder, or the folder of a SavedModel. A summary of what was
+    done goes to standard error.
+
+    \b
+    Example:
+        bnexport convert model.ckpt out.npz
+        bnexport convert model.ckpt out.npz --output logits --set phase_train=false
+        bnexport convert model.ckpt out.npz --activation relu --epsilon 1e-3    (the .meta is lost)
+    """
+    from bnexport.conversion import to_program
+    from bnexport.formats import write_bundle
+
+    _check_destination(out)
+    _refuse_bundle(checkpoint)
+    program = to_program(checkpoint, options)
+    with _Progress(program, shown=not quiet and sys.stderr.isatty()):
+        write_bundle(out, program)
+    if not quiet:
+        from bnexport.report import summary
+
+        for line in summary(program):
+            name, colon, rest = line.partition(":")
+            click.echo(click.style(name + colon, fg="yellow", bold=True) + rest if name == "Warning" else line, err=True)
+        click.echo(f"wrote {out}", err=True)
+
+
+def _check_destination(out: str) -> None:
+    """Refuses what could not be written, before any work."""
+    from pathlib import Path
+
+    from bnexport.formats import FORMATS
+
+    path = Path(out)
+    known = [suffix for form in FORMATS for suffix in form.suffixes]
+    if path.suffix.lower() not in known:
+        raise UsageError(f"{out} has the suffix {path.suffix or '(none)'}; a bundle is written as one of {', '.join(known)}")
+    if not path.parent.is_dir():
+        raise UsageError(f"{out} cannot be written: there is no folder {path.parent}")
+
+
+def _refuse_bundle(path: str) -> None:
+    from bnexport.formats import is_bundle, read_bundle
+
+    if not is_bundle(path):
+        return
+    try:
+        read_bundle(path)
+    except BnexportError:  # some other zip or HDF5 file: the checkpoint reader says what is wrong with it
+        return
+    raise UsageError(f"{path} is a bundle already: evaluate it with `bnexport run {path} INPUT`; convert takes a checkpoint")
+
+
+class _Counted:
+    """An array that tells how many of its bytes have been read."""
+
+    def __init__(self, array: "Array", progress: "_Progress") -> None:
+        self.shape, self.dtype = array.shape, array.dtype
+        self._array, self._progress = array, progress
+
+    def pieces(self) -> "Iterator[np.ndarray[Any, Any]]":
+        for piece in self._array.pieces():
+            yield piece
+            self._progress.advance(piece.nbytes)
+
+
+class _Progress:
+    """A progress bar over the bytes of a program's arrays as they are written, once that has taken a while."""
+
+    def __init__(self, program: "Program", *, shown: bool) -> None:
+        from time import monotonic
+
+        self._clock = monotonic
+        self._start = monotonic()
+        self._bar: Any = None
+        self._done = self._total = 0
+        if shown:
+            for layer in program.layers:
+                layer.arrays.update({role: _Counted(array, self) for role, array in layer.arrays.items()})
+            self._total = sum(_nbytes(array) for layer in program.layers for array in layer.arrays.values())
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.render_finish()
+
+    def advance(self, count: int) -> None:
+        self._done += count
+        if self._bar is not None:
+            self._bar.update(count)
+        elif self._clock() - self._start > PROGRESS_AFTER:
+            self._bar = click.progressbar(length=self._total, label="writing", file=sys.stderr)
+            self._bar.update(self._done)
+
+
+def _nbytes(array: "Array") -> int:
+    from math import prod
+
+    return prod(array.shape) * array.dtype.itemsize
