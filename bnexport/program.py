@@ -6,12 +6,15 @@ has a shape, a dtype and `pieces()` can stand where an array is expected, so tha
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-PIECE_BYTES = 1 << 20
-"""How much of an array is in memory at a time when it is copied or folded (about one L2 cache)."""
+PIECE_BYTES = 1 << 21
+"""How much of an array is read, folded and written at a time: what a core's cache holds, and enough for Python's own time not to count."""
+PIECES_HELD = 3
+"""How many pieces of an array are valid at a time, each of which a thread may be working on."""
 
 
 @runtime_checkable
@@ -27,9 +30,26 @@ class Array(Protocol):
     def pieces(self) -> Iterator["np.ndarray[Any, Any]"]:
         """The elements in row-major order, as consecutive one-dimensional arrays of about `PIECE_BYTES`.
 
-        A piece is only valid until the next is asked for.
+        A piece is valid until the third after it (`PIECES_HELD`) is asked for; its memory is then used again.
         """
         ...
+
+
+@runtime_checkable
+class Mapped(Array, Protocol):
+    """An array whose pieces are computed from those of `source`, each by itself: threads can compute several at a time."""
+
+    @property
+    def source(self) -> Array: ...
+
+    def compute(self, piece: "np.ndarray[Any, Any]", start: int, out: "np.ndarray[Any, Any]") -> None:
+        """Computes `out` from a piece of the source, before which came `start` elements; both are one-dimensional and of one size."""
+        ...
+
+
+def piece_buffers(size: int, dtype: "np.dtype[Any]") -> "Iterator[np.ndarray[Any, Any]]":
+    """One-dimensional buffers for the pieces of an array, without end, which come again when the pieces in them are no longer valid."""
+    return cycle([np.empty(size, dtype) for _ in range(PIECES_HELD)])
 
 
 @dataclass(slots=True)

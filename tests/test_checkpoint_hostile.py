@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from bnexport.checkpoint import Stored, open_checkpoint
 from bnexport.checkpoint.ordered_code import slice_key
 from bnexport.errors import CheckpointError, CorruptCheckpoint
-from bnexport.program import materialize
+from bnexport.program import PIECE_BYTES, materialize
 
 
 def laid_out(folder, files):
@@ -258,21 +258,21 @@ def test_strings_that_nobody_wrote_the_checksum_of(tmp_path):
 
 def test_a_damaged_array_is_not_given_out_whole(tmp_path):
     """The last piece does not arrive, so nobody who waits for all of them works with wrong values."""
-    data = bytes(3 << 20)
-    path = forged(tmp_path, {b"x": entry(1, [3 << 18], data, crc=1)}, data)
+    data = bytes(3 * PIECE_BYTES)
+    path = forged(tmp_path, {b"x": entry(1, [3 * PIECE_BYTES // 4], data, crc=1)}, data)
     with open_checkpoint(path) as checkpoint:
         stored = checkpoint.stored("x")
         assert isinstance(stored, Stored)
         pieces = stored.pieces()
-        assert next(pieces).size == next(pieces).size == 1 << 18
+        assert next(pieces).size == next(pieces).size == PIECE_BYTES // 4
         with pytest.raises(CorruptCheckpoint, match="the checksum of 'x' does not match"):
             next(pieces)
 
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_file_that_becomes_shorter_while_it_is_read(tmp_path, streamed):
-    data = bytes(3 << 20)
-    path = forged(tmp_path, {b"x": entry(1, [3 << 18], data, crc=1)}, data)
+    data = bytes(3 * PIECE_BYTES)
+    path = forged(tmp_path, {b"x": entry(1, [3 * PIECE_BYTES // 4], data, crc=1)}, data)
     with open_checkpoint(path) as checkpoint:
         pieces = checkpoint.stored("x").pieces()
         next(pieces)

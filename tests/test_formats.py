@@ -1,5 +1,6 @@
 """Bundles: what is written is read back bit for bit, by NumPy, zipfile and h5py too, and what was damaged is refused by name."""
 
+import errno
 import json
 import os
 import stat
@@ -13,10 +14,11 @@ import h5py
 import numpy as np
 import pytest
 
-from bnexport.errors import BundleError, CorruptBundle, UsageError
-from bnexport.formats import archive, npz, read_bundle, write_bundle
+from bnexport.arrays import Folded
+from bnexport.errors import BadStatistics, BundleError, CorruptBundle, UsageError
+from bnexport.formats import archive, npz, read_bundle, write_bundle, writing
 from bnexport.formats.manifest import DTYPES
-from bnexport.program import PIECE_BYTES, InMemory, Layer, Literal, Port, Program, materialize
+from bnexport.program import PIECE_BYTES, PIECES_HELD, InMemory, Layer, Literal, Port, Program, materialize
 
 SUFFIXES = [".npz", ".h5"]
 
@@ -74,20 +76,20 @@ def of_arrays(**arrays):
 
 
 class Streamed:
-    """Pieces that live in one buffer, as the converter makes them."""
+    """Pieces in memory that is used again as soon as the format allows it."""
 
     def __init__(self, values, step, yielded=None):
         self.values, self.step, self.shape, self.dtype = values, step, values.shape, values.dtype
         self.yielded = values.size if yielded is None else yielded
 
     def pieces(self):
-        flat = self.values.reshape(-1)
-        buffer = np.empty(self.step, self.dtype)
+        flat = np.resize(self.values.reshape(-1), self.yielded)
+        given = []
         for start in range(0, self.yielded, self.step):
-            part = np.resize(flat, self.yielded)[start : start + self.step]
-            buffer[: part.size] = part
-            yield buffer[: part.size]
-            buffer[:] = 0
+            if len(given) == PIECES_HELD:
+                given.pop(0)[:] = 0
+            given.append(flat[start : start + self.step].copy())
+            yield given[-1]
 
 
 @pytest.fixture(params=SUFFIXES)
@@ -125,6 +127,34 @@ def test_bits_survive(path):
 def test_pieces_of_any_size(path, step):
     values = np.random.default_rng(4).standard_normal((700, 1024)).astype("f4")
     write_bundle(path, of_arrays(big=Streamed(values, step)))
+    assert (read_bundle(path).layers[0].arrays["value"].values == values).all()
+
+
+@pytest.mark.parametrize("cores", [1, 2, 8])
+@pytest.mark.parametrize("step", [70_001, PIECE_BYTES // 4])
+def test_what_threads_compute(path, monkeypatch, cores, step):
+    """Each piece is scaled by the factors of its own columns, whichever thread does it, and the bytes come in their order."""
+    monkeypatch.setattr(writing, "_cores", lambda: cores)
+    rng = np.random.default_rng(5)
+    values, factor = rng.standard_normal((1900, 1013)).astype("f4"), rng.standard_normal((1, 1013))
+    heard = []
+    write_bundle(path, of_arrays(big=Folded(Streamed(values, step), factor, np.dtype("f4"), "big")), heard.append)
+    assert sum(heard) == values.nbytes
+    assert (read_bundle(path).layers[0].arrays["value"].values == (values * factor).astype("f4")).all()
+
+
+def test_what_fails_in_a_thread(path):
+    values = np.ones((1900, 1013), "f4")
+    values[1234, 567] = np.inf
+    with pytest.raises(BadStatistics, match="the kernel of dense holds values that are NaN or infinite"):
+        write_bundle(path, of_arrays(big=Folded(InMemory(values), np.float64([[2.0]]), np.dtype("f4"), "the kernel of dense")))
+    assert list(path.parent.iterdir()) == []
+
+
+def test_large_finite_values_are_not_taken_for_infinite_ones(path):
+    """The sum of their squares overflows."""
+    values = np.full((3, 5), 3e38, "f4")
+    write_bundle(path, of_arrays(big=Folded(InMemory(values), np.float64([[1.0]]), np.dtype("f4"), "big")))
     assert (read_bundle(path).layers[0].arrays["value"].values == values).all()
 
 
@@ -289,14 +319,34 @@ def test_a_full_disk(tmp_path, monkeypatch, size):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="the space is not taken beforehand here")
+def test_space_that_cannot_be_taken(path, monkeypatch):
+    values = np.arange(PIECE_BYTES)
+
+    def refuse(code):
+        def posix_fallocate(*_):
+            raise OSError(code, os.strerror(code))
+
+        monkeypatch.setattr(os, "posix_fallocate", posix_fallocate)
+
+    refuse(errno.EOPNOTSUPP)
+    write_bundle(path, of_arrays(a=InMemory(values)))
+    assert (read_bundle(path).layers[0].arrays["value"].values == values).all()
+    path.unlink()
+    refuse(errno.ENOSPC)
+    with pytest.raises(BundleError, match="cannot be written: No space left on device"):
+        write_bundle(path, of_arrays(a=InMemory(values)))
+    assert list(path.parent.iterdir()) == []
+
+
 class _Full:
     """A file on a disk that is full as soon as data comes."""
 
     def __init__(self, file):
         self.file = file
 
-    def tell(self):
-        return self.file.tell()
+    def __getattr__(self, name):
+        return getattr(self.file, name)
 
     def write(self, data):
         if isinstance(data, memoryview):

@@ -21,7 +21,7 @@ from bnexport.checkpoint.table import Table
 from bnexport.checkpoint.tensors import Stored, TensorInfo, described, require_version
 from bnexport.checkpoint.wire import MalformedError, read_varint
 from bnexport.errors import CheckpointError, CorruptCheckpoint
-from bnexport.program import PIECE_BYTES, InMemory
+from bnexport.program import PIECE_BYTES, InMemory, piece_buffers
 from bnexport.protos import tensorflow_pb2 as pb
 
 
@@ -137,8 +137,8 @@ class Bundle:
 
     def _pieces(self, info: TensorInfo, entry: pb.BundleEntryProto) -> "Iterator[np.ndarray[Any, Any]]":
         file = self._open(info, entry)
-        buffer = np.empty(min(PIECE_BYTES, info.nbytes), np.uint8)
-        views = (buffer[: min(PIECE_BYTES, info.nbytes - at)] for at in range(0, info.nbytes, PIECE_BYTES))
+        buffers = piece_buffers(min(PIECE_BYTES, info.nbytes), np.dtype(np.uint8))
+        views = (next(buffers)[: info.nbytes - at] for at in range(0, info.nbytes, PIECE_BYTES))
         for piece in self._verified(info, entry, file, views):
             yield piece.view(info.dtype)
 

@@ -1,7 +1,8 @@
 """`bnexport convert`."""
 
 import sys
-from collections.abc import Iterator
+from math import prod
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,10 +11,8 @@ from bnexport.commands.options import conversion_options
 from bnexport.errors import BnexportError, UsageError
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from bnexport.options import Options
-    from bnexport.program import Array, Program
+    from bnexport.program import Program
 
 PROGRESS_AFTER = 1.0
 """Seconds after which a terminal is shown a progress bar."""
@@ -47,8 +46,8 @@ def convert(
     _check_destination(out)
     _refuse_bundle(checkpoint)
     program = to_program(checkpoint, options)
-    with _Progress(program, shown=not quiet and sys.stderr.isatty()):
-        write_bundle(out, program)
+    with _Progress(program, shown=not quiet and sys.stderr.isatty()) as progress:
+        write_bundle(out, program, progress.advance)
     if not quiet:
         from bnexport.report import summary
 
@@ -84,36 +83,17 @@ def _refuse_bundle(path: str) -> None:
     raise UsageError(f"{path} is a bundle already: evaluate it with `bnexport run {path} INPUT`; convert takes a checkpoint")
 
 
-class _Counted:
-    """An array that tells how many of its bytes have been read."""
-
-    def __init__(self, array: "Array", progress: "_Progress") -> None:
-        self.shape, self.dtype = array.shape, array.dtype
-        self._array, self._progress = array, progress
-
-    def pieces(self) -> "Iterator[np.ndarray[Any, Any]]":
-        for piece in self._array.pieces():
-            yield piece
-            self._progress.advance(piece.nbytes)
-
-
 class _Progress:
     """A progress bar over the bytes of a program's arrays as they are written, once that has taken a while."""
 
     def __init__(self, program: "Program", *, shown: bool) -> None:
-        from time import monotonic
-
-        self._clock = monotonic
+        self._program, self._shown = program, shown
         self._start = monotonic()
         self._bar: Any = None
-        self._done = self._total = 0
-        if shown:
-            for layer in program.layers:
-                layer.arrays.update({role: _Counted(array, self) for role, array in layer.arrays.items()})
-            self._total = sum(_nbytes(array) for layer in program.layers for array in layer.arrays.values())
+        self._done = 0
 
-    def __enter__(self) -> None:
-        pass
+    def __enter__(self) -> "_Progress":
+        return self
 
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
@@ -123,12 +103,7 @@ class _Progress:
         self._done += count
         if self._bar is not None:
             self._bar.update(count)
-        elif self._clock() - self._start > PROGRESS_AFTER:
-            self._bar = click.progressbar(length=self._total, label="writing", file=sys.stderr)
+        elif self._shown and monotonic() - self._start > PROGRESS_AFTER:
+            total = sum(prod(array.shape) * array.dtype.itemsize for layer in self._program.layers for array in layer.arrays.values())
+            self._bar = click.progressbar(length=total, label="writing", file=sys.stderr)
             self._bar.update(self._done)
-
-
-def _nbytes(array: "Array") -> int:
-    from math import prod
-
-    return prod(array.shape) * array.dtype.itemsize

@@ -5,6 +5,7 @@ from importlib import import_module
 from pathlib import Path
 
 from bnexport.errors import BundleError, CorruptBundle, UsageError
+from bnexport.formats.writing import Written, unheard
 from bnexport.program import Program
 
 
@@ -23,10 +24,13 @@ FORMATS = (
 )
 
 
-def write_bundle(path: str | Path, program: Program) -> None:
+def write_bundle(path: str | Path, program: Program, written: Written = unheard) -> None:
     """Writes a program as a bundle, in the format that the suffix names; a file that is there is replaced once the new one is complete.
 
     Arrays are read in pieces as they are written, so the memory taken does not grow with them. The same program gives the same bytes.
+
+    Args:
+        written: is told the number of bytes of each piece of an array once it is written, perhaps in another thread, but one at a time.
 
     Raises:
         UsageError: no format has the suffix.
@@ -35,7 +39,7 @@ def write_bundle(path: str | Path, program: Program) -> None:
     path = Path(path)
     for form in FORMATS:
         if path.suffix.lower() in form.suffixes:
-            import_module(f"{__name__}.{form.module}").write(path, program)
+            import_module(f"{__name__}.{form.module}").write(path, program, written)
             return
     known = ", ".join(suffix for form in FORMATS for suffix in form.suffixes)
     raise UsageError(f"{path} has the suffix {path.suffix or '(none)'}; a bundle is written as one of {known}")

@@ -15,7 +15,7 @@ from typing import IO, Any
 import numpy as np
 
 from bnexport.errors import BundleError, CorruptBundle
-from bnexport.formats.writing import copy_array
+from bnexport.formats.writing import Written, copy_array, unheard
 from bnexport.program import Array
 
 ALIGNMENT = 64
@@ -57,14 +57,14 @@ class ZipWriter:
         self._file = file
         self._directory: list[bytes] = []
 
-    def add_array(self, name: str, array: Array) -> int:
+    def add_array(self, name: str, array: Array, written: Written = unheard) -> int:
         """Writes an array as the member `name`.npy and gives the CRC-32 of its data alone (row-major, little-endian, without the .npy header)."""
         dtype = array.dtype.newbyteorder("<")
         header = npy_header(dtype, array.shape)
         size = math.prod(array.shape) * dtype.itemsize
         patch = self._begin(f"{name}.npy", len(header) + size)
         self._file.write(header)
-        crc = copy_array(name, array, self._file.write)
+        crc = copy_array(name, array, self._file, written)
         self._end(patch, crc32_combine(zlib.crc32(header), crc, size))
         return crc
 

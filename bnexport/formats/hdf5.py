@@ -9,14 +9,14 @@ import numpy as np
 
 from bnexport.errors import BundleError, CorruptBundle
 from bnexport.formats.manifest import Stored, decode, encode, named_arrays
-from bnexport.formats.writing import copy_array, replacing
+from bnexport.formats.writing import Written, copy_array, replacing
 from bnexport.program import PIECE_BYTES, Program
 
 MANIFEST = "manifest"
 CHECKSUM = "manifest_crc32"
 
 
-def write(path: Path, program: Program) -> None:
+def write(path: Path, program: Program, written: Written) -> None:
     """Writes a program: HDF5 lays out the datasets, and their bytes then go straight to where they belong, in pieces that know no hyperslabs."""
     arrays = named_arrays(program)
     with replacing(path, BundleError) as temporary:
@@ -26,7 +26,7 @@ def write(path: Path, program: Program) -> None:
         with temporary.open("r+b") as raw:
             for name, array in arrays.items():
                 raw.seek(places[name])
-                checksums[name] = copy_array(name, array, raw.write)
+                checksums[name] = copy_array(name, array, raw, written)
         manifest = encode(program, checksums)
         with h5py.File(temporary, "r+", libver=("earliest", "v108")) as file:
             # A string of variable length is not bound to the 64 kB of an object header.

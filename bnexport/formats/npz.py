@@ -11,16 +11,16 @@ import numpy as np
 from bnexport.errors import BundleError, CorruptBundle
 from bnexport.formats.archive import Member, ZipWriter, read_directory
 from bnexport.formats.manifest import MEMBER, Stored, decode, encode, named_arrays
-from bnexport.formats.writing import replacing
+from bnexport.formats.writing import Written, replacing
 from bnexport.program import PIECE_BYTES, Program
 
 
-def write(path: Path, program: Program) -> None:
+def write(path: Path, program: Program, written: Written) -> None:
     """Writes a program; the manifest comes last because it holds the checksums."""
     arrays = named_arrays(program)
     with replacing(path, BundleError) as temporary, temporary.open("r+b") as file:
         archive = ZipWriter(file)
-        checksums = {name: archive.add_array(name, array) for name, array in arrays.items()}
+        checksums = {name: archive.add_array(name, array, written) for name, array in arrays.items()}
         archive.add_bytes(MEMBER, encode(program, checksums))
         archive.close()
 

@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, and arrays that go into them in one pass."""
 
+import errno
 import math
 import os
 import threading
@@ -7,15 +8,19 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from bnexport.errors import BnexportError, BundleError
-from bnexport.program import PIECE_BYTES, Array
+from bnexport.program import PIECE_BYTES, PIECES_HELD, Array, Mapped
 
-Buffer = np.ndarray[Any, np.dtype[np.uint8]]
-Write = Callable[[memoryview], object]
+Written = Callable[[int], object]
+Compute = Callable[[np.ndarray[Any, Any], int, np.ndarray[Any, Any]], None]
+
+
+def unheard(_: int) -> None:
+    """For those who do not care how much has been written."""
 
 
 @contextmanager
@@ -46,99 +51,126 @@ def replacing(path: Path, error: type[BnexportError]) -> Iterator[Path]:
         raise error(f"{path} cannot be written: {failure.strerror or failure}") from failure
 
 
-def copy_array(name: str, array: Array, write: Write) -> int:
-    """Hands the bytes of an array to `write`, row-major and little-endian, in pieces of at most `PIECE_BYTES`, and gives their CRC-32.
+def copy_array(name: str, array: Array, file: IO[bytes], written: Written) -> int:
+    """Writes the bytes of an array, row-major and little-endian, where `file` stands, and gives their CRC-32.
 
-    The checksum and the write of one piece run in a second thread while the next is read and computed; zlib, NumPy and the file all let go
-    of the interpreter lock. What `write` gets is only valid during the call.
+    Args:
+        written: is told the number of bytes after each piece, perhaps in another thread, but one at a time.
 
     Raises:
         BundleError: the array yields more or fewer elements than its shape says.
-        OSError: from `write`.
+        OSError: the file cannot take it.
     """
-    dtype = array.dtype.newbyteorder("<")
     size = math.prod(array.shape)
-    copier = _Inline(write) if size * dtype.itemsize <= PIECE_BYTES else _Threaded(write)
-    step = max(1, PIECE_BYTES // dtype.itemsize)
-    seen = 0
-    with copier:
-        for piece in array.pieces():
-            seen += piece.size
-            if seen > size or not copier.working:
-                break
-            for start in range(0, piece.size, step):
-                copier.put(piece[start : start + step], dtype)
-    if seen != size:
-        raise BundleError(f"the array {name} of shape {list(array.shape)} has {size} elements but yields {'more' if seen > size else seen}")
-    return copier.crc
+    nbytes = size * array.dtype.itemsize
+    relay = _Relay(array, file, written)
+    if nbytes <= PIECE_BYTES:
+        relay.run()
+    else:
+        _take_space(file, nbytes)
+        relay.run_in_threads()
+    if relay.seen != size:
+        seen = "more" if relay.seen > size else relay.seen
+        raise BundleError(f"the array {name} of shape {list(array.shape)} has {size} elements but yields {seen}")
+    return relay.crc
 
 
-class _Inline:
-    """Checksum and write where they are asked for: an array of one piece does not pay for a thread."""
+def _take_space(file: IO[bytes], size: int) -> None:
+    """Takes the space for `size` bytes on the disk: a third off the time of writing them, and a full disk shows before the work is done."""
+    if not hasattr(os, "posix_fallocate"):  # macOS, Windows
+        return
+    file.flush()
+    try:
+        os.posix_fallocate(file.fileno(), file.tell(), size)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise
+        # Some file systems cannot; writing will tell all else that is wrong.
 
-    working = True
 
-    def __init__(self, write: Write) -> None:
-        self._write = write
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class _Relay:
+    """Copies an array to a file. Every thread that runs it takes the next piece, works on it, and writes it when those before are written.
+
+    So a piece stays in the cache of one core all the way, and while one thread reads or writes, which only one at a time may do, others compute:
+    checksums, NumPy and the file all let go of the interpreter lock.
+    """
+
+    def __init__(self, array: Array, file: IO[bytes], written: Written) -> None:
+        self._dtype = array.dtype.newbyteorder("<")
+        self._size = math.prod(array.shape)
+        self._compute: Compute | None = array.compute if isinstance(array, Mapped) else None
+        self._pieces = enumerate((array.source if isinstance(array, Mapped) else array).pieces())
+        self._file, self._written = file, written
+        self._reading, self._turns = threading.Lock(), threading.Condition()
+        self._turn = 0
+        self._failed = False
+        self._crc32 = zlib.crc32
+        self.seen = 0
         self.crc = 0
 
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def put(self, piece: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> None:
-        raw = np.ascontiguousarray(piece, dtype).view(np.uint8).data
-        self.crc = zlib.crc32(raw, self.crc)
-        self._write(raw)
-
-
-class _Threaded:
-    """The same in a second thread, through two buffers in turn, because a piece is only valid until the next is asked for."""
-
-    def __init__(self, write: Write) -> None:
-        from queue import SimpleQueue
+    def run_in_threads(self) -> None:
+        """Runs it in as many threads as there are cores for, and pieces."""
+        from concurrent.futures import ThreadPoolExecutor
 
         from zlib_ng.zlib_ng import crc32  # fourteen times as fast as zlib's here, where a checksum would take as long as the writing
 
         self._crc32 = crc32
-        self._write = write
-        self._free: SimpleQueue[Buffer | None] = SimpleQueue()
-        self._full: SimpleQueue[Buffer | None] = SimpleQueue()
-        self._failure: OSError | None = None
-        self._thread = threading.Thread(target=self._work, name="bnexport-copy", daemon=True)
-        self.working = True
-        self.crc = 0
+        count = min(PIECES_HELD, _cores())
+        with ThreadPoolExecutor(count, "bnexport-copy") as pool:
+            threads = [pool.submit(self.run) for _ in range(count)]
+            try:
+                for thread in threads:
+                    thread.result()
+            finally:
+                self._stop()
 
-    def __enter__(self) -> None:
-        for _ in range(2):
-            self._free.put(np.empty(PIECE_BYTES, np.uint8))
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._full.put(None)
-        self._thread.join()
-        if self._failure is not None:
-            raise self._failure
-
-    def put(self, piece: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> None:
-        buffer = self._free.get() if self.working else None
-        if buffer is None:
-            self.working = False
-            return
-        raw = buffer[: piece.size * dtype.itemsize]
-        np.copyto(raw.view(dtype), piece)
-        self._full.put(raw)
-
-    def _work(self) -> None:
+    def run(self) -> None:
+        """One thread's work, until there is nothing left, or another has failed."""
         try:
-            while (raw := self._full.get()) is not None:
-                self.crc = self._crc32(raw.data, self.crc)
-                self._write(raw.data)
-                self._free.put(raw.base)
-        except OSError as failure:
-            self._failure = failure
-        finally:
-            # Whatever ended the work, the reading thread must not wait for a buffer that never comes.
-            self._free.put(None)
+            buffer: np.ndarray[Any, Any] | None = None
+            while (task := self._take()) is not None:
+                index, start, piece = task
+                if self._compute is not None:
+                    if buffer is None or buffer.size < piece.size:
+                        buffer = np.empty(piece.size, self._dtype)
+                    result = buffer[: piece.size]
+                    self._compute(piece, start, result)
+                    piece = result
+                if not self._write(index, np.ascontiguousarray(piece, self._dtype).view(np.uint8).data):
+                    return
+        except BaseException:
+            self._stop()
+            raise
+
+    def _take(self) -> tuple[int, int, np.ndarray[Any, Any]] | None:
+        with self._reading:
+            if self.seen > self._size:
+                return None
+            task = next(self._pieces, None)
+            if task is None:
+                return None
+            index, piece = task
+            start = self.seen
+            self.seen += piece.size
+            return index, start, piece
+
+    def _write(self, index: int, raw: memoryview) -> bool:
+        with self._turns:
+            self._turns.wait_for(lambda: self._turn == index or self._failed)
+            if self._failed:
+                return False
+            self.crc = self._crc32(raw, self.crc)
+            self._file.write(raw)
+            self._turn += 1
+            self._written(len(raw))
+            self._turns.notify_all()
+        return True
+
+    def _stop(self) -> None:
+        with self._turns:
+            self._failed = True
+            self._turns.notify_all()
