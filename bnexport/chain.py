@@ -10,7 +10,7 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 from functools import cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,6 +28,7 @@ TILES = 8
 """Tiles that go through the network together, in three-dimensional arrays, to share the cost of the calls."""
 _ALIASED = 256  # rows of a multiple of so many numbers begin at the same places of the cache, which then holds few of them:
 _PADDING = 16  # such matrices get so many columns more, which nobody looks at
+_MODEST = 6400.0  # where squares add up to no more, no number is beyond 80, and neither its exponential nor a sum of them over- or underflows
 _FEW = 24  # scores of which Python computes a softmax sooner than NumPy's five calls do
 
 
@@ -44,7 +45,11 @@ def build(layers: Sequence[Layer], inputs: Sequence[Port], outputs: Sequence[Por
         if not (elementwise or softmax) or (softmax and position + 1 < len(layers)):
             return None
         kernel = layer.arrays["kernel"]
-        if kernel.dtype != np.dtype(inputs[0].dtype) or kernel.dtype.kind != "f" or kernel.shape[0] * kernel.shape[1] > LARGEST_KERNEL:
+        if (
+            kernel.dtype != np.dtype(inputs[0].dtype)
+            or kernel.dtype.name not in ("float32", "float64")
+            or kernel.shape[0] * kernel.shape[1] > LARGEST_KERNEL
+        ):
             return None
         before = layer.name
     return Chain(layers, np.dtype(inputs[0].dtype))
@@ -95,12 +100,15 @@ class Chain:
 
     def _compute(self, x: NDArray, out: NDArray | None) -> NDArray:
         """The scores of one tile (rows, inputs), or of several (tiles, rows, inputs), in `out` or a new array."""
-        local = self._local
-        if getattr(local, "shape", None) != x.shape:
-            self._reserve(x.shape)
-        local.data[...] = x.T if x.ndim == 2 else x.swapaxes(-1, -2)
-        source = local.source
-        for multiply, whole, result, activation in local.hidden:
+        try:
+            memory: _Memory = self._local.memory
+        except AttributeError:
+            memory = self._reserve(x.shape)
+        if memory.shape != x.shape:
+            memory = self._reserve(x.shape)
+        np.copyto(memory.data, x.T if x.ndim == 2 else x.swapaxes(-1, -2))
+        source = memory.source
+        for multiply, whole, result, activation in memory.hidden:
             multiply(source, result)
             if activation is not None:
                 activation(result)
@@ -110,7 +118,7 @@ class Chain:
             return scores
         if out is None and self._final is _softmax and 0 < len(x) * self.width <= _FEW:
             return np.array([_softmax_of(row) for row in source.T.dot(self._last).tolist()], self._dtype)
-        columns: NDArray = local.last(source, local.columns)
+        columns: NDArray = memory.last(source, memory.columns)
         if self._final is not None:
             self._final(columns)
         if out is None:
@@ -118,20 +126,29 @@ class Chain:
         out[...] = columns[..., : x.shape[-2]].swapaxes(-1, -2)
         return out
 
-    def _reserve(self, shape: tuple[int, ...]) -> None:
+    def _reserve(self, shape: tuple[int, ...]) -> "_Memory":
         """This thread's matrices for data of a shape, each with its row of ones."""
-        local = self._local
         *tiles, rows, _ = shape
         columns = rows + _PADDING if rows >= _ALIASED and rows % _ALIASED == 0 else rows
-        local.source = np.ones((*tiles, self._kernels[0].shape[1], columns), self._dtype)
-        local.data = local.source[..., :-1, :rows]
+        source = np.ones((*tiles, self._kernels[0].shape[1], columns), self._dtype)
         wholes = [np.ones((*tiles, k.shape[0] + 1, columns), self._dtype) for k in self._kernels[:-1]]
         results = [whole[..., :-1, :] for whole in wholes]
         products = [_product(kernel, len(shape)) for kernel in self._kernels]
-        local.hidden = list(zip(products, wholes, results, self._activations, strict=False))
-        local.last = products[-1]
-        local.columns = np.empty((*tiles, self.width, columns), self._dtype)
-        local.shape = shape
+        hidden = list(zip(products, wholes, results, self._activations, strict=False))
+        scores = np.zeros((*tiles, self.width, columns), self._dtype)
+        memory = self._local.memory = _Memory(shape, source, source[..., :-1, :rows], hidden, products[-1], scores)
+        return memory
+
+
+class _Memory(NamedTuple):
+    """A thread's matrices for data of `shape`: `data` is the part of `source` that the data go into, transposed."""
+
+    shape: tuple[int, ...]
+    source: NDArray
+    data: NDArray
+    hidden: "list[tuple[Callable[..., Any], NDArray, NDArray, Callable[[NDArray], Any] | None]]"
+    last: Callable[..., Any]
+    columns: NDArray
 
 
 def _product(kernel: NDArray, dimensions: int) -> Callable[..., Any]:
@@ -179,7 +196,8 @@ def _ones(rows: int, dtype: "np.dtype[Any]") -> NDArray:
 
 
 def _softmax(y: NDArray) -> None:
-    _less_highest(y)
+    if y.ndim == 3 or not np.dot(flat := y.reshape(-1), flat) <= _MODEST:
+        _less_highest(y)
     np.exp(y, y)
     np.divide(y, _totals(y), y)
 

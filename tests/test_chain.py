@@ -76,5 +76,27 @@ def test_softmax_of_huge_scores_is_finite():
         np.testing.assert_allclose(scores.sum(1), 1, rtol=1e-6)
 
 
+@pytest.mark.parametrize("scale", [0.0, 1.0, 25.0, 79.0, 81.0, 90.0, 110.0, 1e4])
+@pytest.mark.parametrize("rows", [1, 30, 1100])
+def test_softmax_of_scores_of_any_size(scale, rows):
+    """Large scores and modest ones are computed in different ways: neither loses a digit, at the border between them either."""
+    identity = {"kernel": InMemory(np.eye(3, dtype="f4")), "bias": InMemory(np.zeros(3, "f4"))}
+    ports = [Port("x", "x", (None, 3), "float32")], [Port("y", "d", (None, 3), "float32")]
+    model = Model(Program(ports[0], [Layer("d", "Dense", ["x"], {}, identity, "Softmax")], ports[1]))
+    x = np.zeros((rows, 3), "f4")
+    x[rows // 2] = scale * np.array([-1, 0.25, 1])
+    truth = ACTIVATIONS["Softmax"](x.astype(np.float64))
+    np.testing.assert_allclose(model.predict(x), truth, rtol=1e-6, atol=1e-38)
+
+
+def test_a_score_that_is_not_a_number_stays_in_its_row():
+    model, truth = network([2, 8, 3], ["Relu", "Softmax"], "float32", 3)
+    x = np.random.default_rng(2).normal(size=(40, 2)).astype("f4")
+    x[7] = np.nan
+    scores = model.predict(x)
+    np.testing.assert_allclose(scores, truth(x.astype(np.float64)), rtol=0, atol=1e-6)
+    assert np.isnan(scores[7]).all() and np.isfinite(np.delete(scores, 7, axis=0)).all()
+
+
 def test_large_layers_are_no_chain():
     assert network([100, 100, 3], ["Relu", None], "float32", 0)[0]._chain is None

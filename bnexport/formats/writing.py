@@ -102,8 +102,11 @@ class _Relay:
     def __init__(self, array: Array, file: IO[bytes], written: Written) -> None:
         self._dtype = array.dtype.newbyteorder("<")
         self._size = math.prod(array.shape)
-        self._compute: Compute | None = array.compute if isinstance(array, Mapped) else None
-        self._pieces = enumerate((array.source if isinstance(array, Mapped) else array).pieces())
+        self._compute: Compute | None = None
+        source = array
+        if isinstance(array, Mapped):
+            source, self._compute = array.source, array.compute
+        self._pieces = enumerate(source.pieces())
         self._file, self._written = file, written
         self._reading, self._turns = threading.Lock(), threading.Condition()
         self._turn = 0
