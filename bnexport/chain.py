@@ -66,6 +66,7 @@ class Chain:
             kernel, bias = materialize(layer.arrays["kernel"]), materialize(layer.arrays["bias"])
             self._kernels.append(np.ascontiguousarray(np.vstack([kernel, bias]).T))
             self._activations.append(_in_place(layer))
+        self._relus = [layer.activation == "Relu" for layer in layers]
         self._final = self._activations[-1]
         # Silencing floating-point warnings takes as long as a layer of a few rows, and none of these raises any on finite numbers.
         self._quiet = all(layer.activation in (None, "Relu", "Softmax", "LogSoftmax") for layer in layers)
@@ -134,7 +135,10 @@ class Chain:
         wholes = [np.ones((*tiles, k.shape[0] + 1, columns), self._dtype) for k in self._kernels[:-1]]
         results = [whole[..., :-1, :] for whole in wholes]
         products = [_product(kernel, len(shape)) for kernel in self._kernels]
-        hidden = list(zip(products, wholes, results, self._activations, strict=False))
+        activations = [
+            _relu(result) if relu else activation for result, relu, activation in zip(results, self._relus, self._activations, strict=False)
+        ]
+        hidden = list(zip(products, wholes, results, activations, strict=False))
         scores = np.zeros((*tiles, self.width, columns), self._dtype)
         memory = self._local.memory = _Memory(shape, source, source[..., :-1, :rows], hidden, products[-1], scores)
         return memory
@@ -156,13 +160,16 @@ def _product(kernel: NDArray, dimensions: int) -> Callable[..., Any]:
     return kernel.dot if dimensions == 2 else partial(np.matmul, kernel)
 
 
+def _relu(result: NDArray) -> Callable[[NDArray], Any]:
+    """Relu in place on matrices of the shape of `result`: NumPy has no vector instructions for the maximum with a scalar."""
+    zeros = np.zeros(result.shape[-2:], result.dtype)
+    return lambda y: np.maximum(y, zeros, out=y)
+
+
 def _in_place(layer: Layer) -> Callable[[NDArray], Any] | None:
     """The activation of a layer on a matrix whose columns are rows of the batch."""
     if layer.activation is None:
         return None
-    if layer.activation == "Relu":
-        zero = np.zeros((), materialize(layer.arrays["bias"]).dtype)
-        return lambda y: np.maximum(y, zero, out=y)
     if layer.activation == "Softmax":
         return _softmax
     if layer.activation == "LogSoftmax":

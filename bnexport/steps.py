@@ -3,12 +3,13 @@
 A step may write over its first operand where the runner says that nobody needs it any more.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from bnexport.kernels import OPS
+from bnexport.kernels.spread import Row
 from bnexport.kernels.table import NDArray, evaluate
 from bnexport.program import Layer, Literal, materialize
 
@@ -71,34 +72,44 @@ def _activation(layer: Layer) -> Activation | None:
     if layer.activation is None:
         return None
     operator, attrs = OPS[layer.activation], dict(layer.activation_attrs)
-    if layer.activation == "Relu":
-        return lambda y: np.maximum(y, y.dtype.type(0), out=y)
     if not operator.inplace:
         return lambda y: np.copyto(y, operator.compute(attrs, y))
     return lambda y: operator.compute(attrs, y, out=y)
 
 
+def _blocks(x: NDArray, y: NDArray) -> Iterator[tuple[NDArray, NDArray]]:
+    """Two arrays of one shape, or one and the same, in blocks of rows that the cache holds; in one where they are not contiguous."""
+    if y.nbytes <= 2 * BLOCK_BYTES or y.ndim < 2 or not (x.flags.c_contiguous and y.flags.c_contiguous):
+        yield x, y
+        return
+    columns = y.shape[-1]
+    step = max(1, BLOCK_BYTES // (columns * y.itemsize))
+    source, target = x.reshape(-1, columns), y.reshape(-1, columns)
+    for start in range(0, len(target), step):
+        yield source[start : start + step], target[start : start + step]
+
+
 def _finish(layer: Layer, bias: NDArray | None) -> Activation | None:
-    """Adds the bias and applies the activation, in place, block by block of the first axes."""
+    """Adds the bias and applies the activation, in place, block by block."""
     activation = _activation(layer)
     if bias is None:
         return activation
+    by_row, add = bias.ndim == 1, _constant(bias)
 
     def finish(y: NDArray) -> None:
-        if y.nbytes <= 2 * BLOCK_BYTES or bias.ndim != 1:
-            np.add(y, bias, out=y)
-            if activation is not None:
-                activation(y)
-            return
-        rows = y.reshape(-1, y.shape[-1])
-        step = max(1, BLOCK_BYTES // (y.shape[-1] * y.itemsize))
-        for start in range(0, len(rows), step):
-            block = rows[start : start + step]
-            np.add(block, bias, out=block)
+        for block, _ in _blocks(y, y) if by_row else [(y, y)]:
+            add(np.add, block, block)
             if activation is not None:
                 activation(block)
 
     return finish
+
+
+def _constant(values: NDArray) -> Callable[[np.ufunc, NDArray, NDArray], Any]:
+    """What applies a ufunc to an array and these constants, which broadcast to its shape."""
+    if values.ndim <= 1:
+        return Row(values).apply
+    return lambda ufunc, x, out: ufunc(x, values, out=out)
 
 
 def _bias(layer: Layer) -> NDArray | None:
@@ -139,18 +150,21 @@ def _scale_shift(source: Operand, out: int, layer: Layer, over: bool) -> Step:
     scale, shift = materialize(layer.arrays["scale"]), materialize(layer.arrays["shift"])
     scales, shifts = bool(np.any(scale != 1)), bool(np.any(shift != 0))
     activation = _activation(layer)
+    by_row = scale.ndim <= 1 and shift.ndim <= 1
+    multiply, add = _constant(scale), _constant(shift)
 
     def scale_shift(values: list[Any]) -> None:
         x = _value(source, values)
         y = x if over else np.empty_like(x)
-        if scales:
-            np.multiply(x, scale, out=y)
-            if shifts:
-                np.add(y, shift, out=y)
-        else:
-            np.add(x, shift, out=y)
-        if activation is not None:
-            activation(y)
+        for taken, given in _blocks(x, y) if by_row else [(x, y)]:
+            if scales:
+                multiply(np.multiply, taken, given)
+                if shifts:
+                    add(np.add, given, given)
+            else:
+                add(np.add, taken, given)
+            if activation is not None:
+                activation(given)
         values[out] = y
 
     return scale_shift

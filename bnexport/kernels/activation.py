@@ -6,6 +6,7 @@ import numpy as np
 
 from bnexport.kernels.erf import erf, erfc
 from bnexport.kernels.rules import elementwise, is_half
+from bnexport.kernels.spread import constant
 from bnexport.kernels.table import Attrs, NDArray, op
 
 SELU_ALPHA = 1.6732632423543772
@@ -19,17 +20,27 @@ def _room(x: NDArray, out: NDArray | None) -> NDArray:
     return np.empty_like(x) if out is None else out
 
 
+def _above_zero(x: NDArray, out: NDArray | None) -> NDArray:
+    """max(x, 0)."""
+    return constant(0, x.dtype).apply(np.maximum, x, _room(x, out))
+
+
+def _below_zero(x: NDArray) -> NDArray:
+    """min(x, 0), in new memory."""
+    return constant(0, x.dtype).apply(np.minimum, x, np.empty_like(x))
+
+
 @op("Relu", infer=elementwise, inplace=True)
 def relu(attrs: Attrs, x: NDArray, *, out: NDArray | None = None) -> Any:
     """max(x, 0)."""
-    return np.maximum(x, 0, out=_room(x, out))
+    return _above_zero(x, out)
 
 
 @op("Relu6", infer=elementwise, inplace=True)
 def relu6(attrs: Attrs, x: NDArray, *, out: NDArray | None = None) -> Any:
     """min(max(x, 0), 6)."""
-    out = np.maximum(x, 0, out=_room(x, out))
-    return np.minimum(out, 6, out=out)
+    out = _above_zero(x, out)
+    return constant(6, x.dtype).apply(np.minimum, out, out)
 
 
 @op("LeakyRelu", infer=elementwise, inplace=True)
@@ -39,28 +50,28 @@ def leaky_relu(attrs: Attrs, x: NDArray, *, out: NDArray | None = None) -> Any:
     alpha = x.dtype.type(np.float32(attrs.get("alpha", 0.2)))
     if 0 < alpha <= 1:
         return np.maximum(x, np.multiply(x, alpha), out=_room(x, out))
-    below = np.asarray(np.minimum(x, x.dtype.type(0)))
+    below = _below_zero(x)
     below *= alpha
-    out = np.maximum(x, 0, out=_room(x, out))
+    out = _above_zero(x, out)
     return np.add(out, below, out=out)
 
 
 @op("Elu", infer=elementwise, inplace=True)
 def elu(attrs: Attrs, x: NDArray, *, out: NDArray | None = None) -> Any:
     """x where it is positive, else eˣ - 1."""
-    below = np.asarray(np.minimum(x, x.dtype.type(0)))
+    below = _below_zero(x)
     np.expm1(below, out=below)
-    out = np.maximum(x, 0, out=_room(x, out))
+    out = _above_zero(x, out)
     return np.add(out, below, out=out)
 
 
 @op("Selu", infer=elementwise, inplace=True)
 def selu(attrs: Attrs, x: NDArray, *, out: NDArray | None = None) -> Any:
     """λx where x is positive, else λα(eˣ - 1)."""
-    below = np.asarray(np.minimum(x, x.dtype.type(0)))
+    below = _below_zero(x)
     np.expm1(below, out=below)
     below *= x.dtype.type(SELU_SCALE * SELU_ALPHA)
-    out = np.maximum(x, 0, out=_room(x, out))
+    out = _above_zero(x, out)
     np.multiply(out, x.dtype.type(SELU_SCALE), out=out)
     return np.add(out, below, out=out)
 
@@ -81,7 +92,7 @@ def softplus(attrs: Attrs, x: NDArray, *, out: NDArray | None = None) -> Any:
     np.negative(rest, out=rest)
     np.exp(rest, out=rest)
     np.log1p(rest, out=rest)
-    out = np.maximum(x, 0, out=_room(x, out))
+    out = _above_zero(x, out)
     return np.add(out, rest, out=out)
 
 
