@@ -151,15 +151,13 @@ class _Relay:
 
     def _take(self) -> tuple[int, int, np.ndarray[Any, Any]] | None:
         with self._reading:
-            if self.seen > self._size:
-                return None
-            task = next(self._pieces, None)
+            task = next(self._pieces, None) if self.seen <= self._size else None
             if task is None:
                 return None
             index, piece = task
             start = self.seen
             self.seen += piece.size
-            return index, start, piece
+            return (index, start, piece) if self.seen <= self._size else None
 
     def _write(self, index: int, raw: memoryview) -> bool:
         with self._turns:
