@@ -42,9 +42,11 @@ def convert(
     """
     from bnexport.conversion import to_program
     from bnexport.formats import write_bundle
+    from bnexport.formats.writing import refuse_own_input
 
-    _check_destination(out)
     _refuse_bundle(checkpoint)
+    _check_destination(out)
+    refuse_own_input(out, checkpoint)
     program = to_program(checkpoint, options)
     with _Progress(program, shown=not quiet and sys.stderr.isatty()) as progress:
         write_bundle(out, program, progress.advance)

@@ -1,6 +1,7 @@
 """`bnexport run`."""
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -40,18 +41,25 @@ def run(bundle: str, rows: str, out: str | None, header: bool | None) -> None:
     from bnexport.csvrows import BLOCK_ROWS
     from bnexport.tables import read_inputs, write_outputs
 
-    model = _loaded(bundle)
+    if out is not None and out != "-":
+        from bnexport.formats.writing import refuse_own_input
+
+        refuse_own_input(out, bundle, rows)
+    model = _loaded(bundle, rows)
     # In blocks only where a row's result cannot depend on the other rows.
     blocks = read_inputs(rows, model.inputs, header=header, block_rows=BLOCK_ROWS if model.row_by_row else None)
     write_outputs(out, model.outputs, _predicted(model, blocks))
 
 
-def _loaded(path: str) -> "Model":
+def _loaded(path: str, rows: str) -> "Model":
     from bnexport.formats import is_bundle
     from bnexport.runner import load
 
-    if not is_bundle(path) and _is_checkpoint(path):
-        raise UsageError(f"{path} is a checkpoint; run takes a bundle: make one with `bnexport convert {path} out.npz`")
+    if not is_bundle(path):
+        if _is_checkpoint(path):
+            raise UsageError(f"{path} is a checkpoint; run takes a bundle: make one with `bnexport convert {path} out.npz`")
+        if Path(path).is_file() and is_bundle(rows):
+            raise UsageError(f"{path} is no bundle; the bundle comes first, and then the rows: bnexport run {rows} {path}")
     return load(path)
 
 
@@ -66,6 +74,9 @@ def _is_checkpoint(path: str) -> bool:
 
 
 def _predicted(model: "Model", blocks: "Iterable[Block]") -> "Iterator[dict[str, np.ndarray[Any, Any]]]":
+    from bnexport.kernels.table import ieee
+
     for block in blocks:
-        result = model.predict(block)
+        with ieee():  # a NaN in a row is the user's own
+            result = model.predict(block)
         yield result if isinstance(result, dict) else {model.outputs[0].name: result}
