@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ def main() -> None:
     """
     gc.disable()
     _open_closed_streams()
+    _leave_by_the_door()
     if sys.argv[1:2] == ["convert"]:
         # It multiplies no large matrices, and OpenBLAS's threads, which NumPy starts, wait for work by spinning: a core that others could use.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -36,6 +38,18 @@ def _open_closed_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115  (until the process ends)
+
+
+def _leave_by_the_door() -> None:
+    """Makes being asked to end, or losing the terminal, an exception: files that are half written are then removed. What is ignored stays so."""
+    for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, _end)
+
+
+def _end(number: int, _: object) -> None:
+    raise SystemExit(128 + number)  # what a shell makes of it anyway
 
 
 if __name__ == "__main__":

@@ -4,8 +4,10 @@ import io
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import click
@@ -364,6 +366,20 @@ def test_standard_output_on_a_full_disk(bundle, command):
             [sys.executable, "-m", "bnexport", command, *map(str, arguments)], stdout=full, stderr=subprocess.PIPE, text=True, check=False
         )
     assert (done.returncode, done.stderr) == (1, "Error: standard output: No space left on device\n")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGINT, 1)])
+def test_nothing_is_left_by_a_command_that_was_ended(bundle, tmp_path, number, code):
+    out = tmp_path / "scores.csv"
+    with subprocess.Popen([sys.executable, "-m", "bnexport", "run", str(bundle), "-", "-o", str(out)], stdin=subprocess.PIPE) as child:
+        for _ in range(3000):  # it waits for rows, the file that it will write begun
+            if list(tmp_path.iterdir()):
+                break
+            time.sleep(0.01)
+        assert [path.suffix for path in tmp_path.iterdir()] == [".tmp"]
+        child.send_signal(number)
+    assert (child.returncode, list(tmp_path.iterdir())) == (code, [])
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a shell closes the streams")
