@@ -302,7 +302,8 @@ def _fitted(source: str, port: Port, value: Any) -> NDArray:
         if lost is not None and lost.any():
             raise InputError(f"{source}: the input {port.name!r} was given {given[lost].flat[0]}, which is no {wanted}; {_expected(port)}")
     if not _fits(port, array):
-        raise InputError(f"{source}: the input {port.name!r} was given the shape {array.shape}; {_expected(port)}")
+        one = "; a single row is given as array[None]" if _fits(port, array[None]) else ""
+        raise InputError(f"{source}: the input {port.name!r} was given the shape {array.shape}; {_expected(port)}{one}")
     return array
 
 

@@ -464,7 +464,7 @@ def test_options_that_cannot_be_parsed(tmp_path, options, message):
 def test_an_option_that_does_not_exist(tmp_path):
     message = usage(bnexport("convert", SEED, tmp_path / "out.npz", "--activaton", "relu"))
     assert "--activaton" in message
-    assert "Did you mean" in message
+    assert "--activation" in message  # in other words in every version of click
 
 
 def test_missing_arguments():
@@ -512,7 +512,7 @@ def test_help_and_version():
     assert bnexport("--version").output == f"bnexport, version {__version__}\n"
     done = process("--version", text=True)
     assert (done.returncode, done.stdout) == (0, f"bnexport, version {__version__}\n")
-    assert process().stdout.startswith(b"Usage: bnexport [OPTIONS] [COMMAND] [ARGS]...")
+    assert process().stdout.startswith(b"Usage: bnexport [OPTIONS] ")
 
 
 def test_an_error_in_a_process_of_its_own(tmp_path):

@@ -81,7 +81,10 @@ def test_several_outputs_are_a_mapping():
     ("data", "message"),
     [
         (np.zeros((2, 5), np.float32), "net.npz: the input 'x' was given the shape (2, 5); it is float32 of shape (any, 6)"),
-        (np.zeros(6, np.float32), "net.npz: the input 'x' was given the shape (6,); it is float32 of shape (any, 6)"),
+        (
+            np.zeros(6, np.float32),
+            "net.npz: the input 'x' was given the shape (6,); it is float32 of shape (any, 6); a single row is given as array[None]",
+        ),
         (np.zeros((2, 6), complex), "net.npz: the input 'x' was given as complex128; it is float32 of shape (any, 6)"),
         (np.array([["a"] * 6]), "net.npz: the input 'x' was given as <U1; it is float32 of shape (any, 6)"),
         ({"y": 1}, "net.npz has no input 'y'; its inputs are x"),
