@@ -30,6 +30,8 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except BnexportError as error:
             raise click.ClickException(str(error)) from error
+        except MemoryError as error:
+            raise click.ClickException(f"there is not enough memory: {error}" if str(error) else "there is not enough memory") from error
         except BrokenPipeError:
             # Whoever read has seen enough. What is still buffered goes nowhere, or Python would complain of it at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import click
@@ -344,6 +345,19 @@ def test_a_file_that_is_read_is_not_written_over(bundle, tmp_path):
     assert (rows.read_bytes(), mine.read_bytes()) == (CSV.read_bytes(), bundle.read_bytes())
     assert "the suffix .npz; a page is written as .html" in failed(bnexport("inspect", bundle, "--html", mine))
     assert "the suffix .csv; a page is written as .html" in failed(bnexport("verify", SEED, bundle, "--html", rows))
+
+
+def test_convert_wants_the_checkpoint_first(tmp_path):
+    message = failed(bnexport("convert", tmp_path / "out.npz", SEED / "model.ckpt"))
+    assert message.endswith("a bundle is written as one of .npz, .h5, .hdf5; the checkpoint comes first, and then the bundle\n")
+
+
+def test_more_rows_than_memory(bundle, tmp_path):
+    # the header says a thousand terabytes
+    file = tmp_path / "rows.npz"
+    with zipfile.ZipFile(file, "w") as archive, archive.open("x.npy", "w") as member:
+        np.lib.format.write_array_header_1_0(member, {"descr": "<f4", "fortran_order": False, "shape": (4 * 10**12, 64)})
+    assert "memory" in failed(bnexport("run", bundle, file))
 
 
 def test_verify_wants_the_checkpoint_first(bundle):

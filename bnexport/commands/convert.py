@@ -68,7 +68,10 @@ def _check_destination(out: str) -> None:
     path = Path(out)
     known = [suffix for form in FORMATS for suffix in form.suffixes]
     if path.suffix.lower() not in known:
-        raise UsageError(f"{out} has the suffix {path.suffix or '(none)'}; a bundle is written as one of {', '.join(known)}")
+        from bnexport.checkpoint import is_checkpoint
+
+        order = "; the checkpoint comes first, and then the bundle" if not path.is_dir() and is_checkpoint(out) else ""
+        raise UsageError(f"{out} has the suffix {path.suffix or '(none)'}; a bundle is written as one of {', '.join(known)}{order}")
     if not path.parent.is_dir():
         raise UsageError(f"{out} cannot be written: there is no folder {path.parent}")
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bnexport.errors import CheckpointError, UsageError
+from bnexport.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,21 +56,13 @@ def _loaded(path: str, rows: str) -> "Model":
     from bnexport.runner import load
 
     if not is_bundle(path):
-        if _is_checkpoint(path):
+        from bnexport.checkpoint import is_checkpoint
+
+        if is_checkpoint(path):
             raise UsageError(f"{path} is a checkpoint; run takes a bundle: make one with `bnexport convert {path} out.npz`")
         if Path(path).is_file() and is_bundle(rows):
             raise UsageError(f"{path} is no bundle; the bundle comes first, and then the rows: bnexport run {rows} {path}")
     return load(path)
-
-
-def _is_checkpoint(path: str) -> bool:
-    from bnexport.checkpoint import locate
-
-    try:
-        locate(path)
-    except CheckpointError:
-        return False
-    return True
 
 
 def _predicted(model: "Model", blocks: "Iterable[Block]") -> "Iterator[dict[str, np.ndarray[Any, Any]]]":

@@ -36,9 +36,10 @@ def find_endpoints(live: Live) -> Endpoints:
     groups = search.find()
     _refuse_undecided(live, {ref for refs in groups for ref in refs})
     if not groups:
+        ends = search.ends.find()
+        candidates = f". The graph's ends are {_listing(ends)}" if ends else ""
         raise AmbiguousNetwork(
-            f"{live.graph.source}: no output was found that depends on data and on saved variables; name one with --output. "
-            f"The graph's ends are {_listing(search.ends.find())}"
+            f"{live.graph.source}: no output was found that depends on data and on saved variables; name one with --output{candidates}"
         )
     if len(groups) > 1:
         lines = "\n".join(f"  --output {' --output '.join(str(_authors_name(live, r)) for r in g)}" for g in groups[:_LISTED])
