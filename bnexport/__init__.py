@@ -6,12 +6,19 @@ from bnexport._version import __version__
 
 if TYPE_CHECKING:
     from bnexport.conversion import convert
+    from bnexport.errors import BnexportError
     from bnexport.options import Options
     from bnexport.runner import Model, load
 
-__all__ = ["Model", "Options", "__version__", "convert", "load"]
+__all__ = ["BnexportError", "Model", "Options", "__version__", "convert", "load"]
 
-_HOMES = {"Model": "bnexport.runner", "load": "bnexport.runner", "Options": "bnexport.options", "convert": "bnexport.conversion"}
+_HOMES = {
+    "BnexportError": "bnexport.errors",
+    "Model": "bnexport.runner",
+    "load": "bnexport.runner",
+    "Options": "bnexport.options",
+    "convert": "bnexport.conversion",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -2,7 +2,9 @@
 
 import gc
 import os
+import signal
 import sys
+from pathlib import Path
 
 GARBAGE_EVERY = 50_000
 """How many objects more there are between two looks for garbage (Python's own number is 700)."""
@@ -15,6 +17,8 @@ def main() -> None:
     a last time at exit, takes a third of the time that a small conversion does.
     """
     gc.disable()
+    _open_closed_streams()
+    _leave_by_the_door()
     if sys.argv[1:2] == ["convert"]:
         # It multiplies no large matrices, and OpenBLAS's threads, which NumPy starts, wait for work by spinning: a core that others could use.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -27,6 +31,25 @@ def main() -> None:
         command_line(prog_name="bnexport")
     finally:
         gc.freeze()
+
+
+def _open_closed_streams() -> None:
+    """Whoever starts a process may have closed its standard streams; Python has None in their places then."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115  (until the process ends)
+
+
+def _leave_by_the_door() -> None:
+    """Makes being asked to end, or losing the terminal, an exception: files that are half written are then removed. What is ignored stays so."""
+    for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, _end)
+
+
+def _end(number: int, _: object) -> None:
+    raise SystemExit(128 + number)  # what a shell makes of it anyway
 
 
 if __name__ == "__main__":

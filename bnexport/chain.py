@@ -68,7 +68,7 @@ class Chain:
             self._activations.append(_in_place(layer))
         self._relus = [layer.activation == "Relu" for layer in layers]
         self._final = self._activations[-1]
-        # Silencing floating-point warnings takes as long as a layer of a few rows, and none of these raises any on finite numbers.
+        # Silencing floating-point warnings takes as long as a layer of a few rows, and none of these raises any on modest numbers.
         self._quiet = all(layer.activation in (None, "Relu", "Softmax", "LogSoftmax") for layer in layers)
         self._last = np.ascontiguousarray(self._kernels[-1].T)
         largest = max(k.size for k in self._kernels)

@@ -1,5 +1,7 @@
 """The command line: which commands there are, and how their errors are shown."""
 
+import os
+import sys
 from importlib import import_module
 from typing import Any
 
@@ -28,6 +30,14 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except BnexportError as error:
             raise click.ClickException(str(error)) from error
+        except MemoryError as error:
+            raise click.ClickException(f"there is not enough memory: {error}" if str(error) else "there is not enough memory") from error
+        except BrokenPipeError:
+            # Whoever read has seen enough. What is still buffered goes nowhere, or Python would complain of it at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return None
+        except OSError as error:  # the disk under standard output is full, say; what is known of files has become a BnexportError
+            raise click.ClickException(f"{error.filename or 'standard output'}: {error.strerror or error}") from error
 
 
 @click.group(cls=_Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})

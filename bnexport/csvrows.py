@@ -22,6 +22,8 @@ BLOCK_ROWS = 4096
 _BLOCK_BYTES = 1 << 21
 """How much text is parsed at a time."""
 _BOM = b"\xef\xbb\xbf"
+COUNTED = 4
+"""From so many columns on, a first row of 0, 1, 2, … is taken for the names that pandas writes, and has to be declared."""
 _EXACT = 2**53
 """Integers below this are exact in float64."""
 
@@ -48,11 +50,13 @@ def read_csv(path: str | Path, name: str, ports: Sequence[Port], header: bool | 
         if first.startswith((b"\xff\xfe", b"\xfe\xff")):
             raise InputError(f"{name} is not UTF-8 but UTF-16; save it as UTF-8")
         first = first.removeprefix(_BOM)
+        if b"\r" in first.rstrip(b"\r\n"):
+            raise InputError(f"{name}, row 1: its lines end in a carriage return alone; save it with line feeds")
         if not first.strip():
             raise InputError(f"{name} is empty" if not first and not file.read(1) else f"{name}, row 1 is blank")
         cells, used = _first_record(first, file, name, delimiter)
         named = _is_header(cells, ports, name) if header is None else header
-        columns = _columns(cells if named else None, len(cells), ports, name)
+        columns = _columns(cells if named else None, len(cells), ports, name, _other_separator(first, delimiter))
         reader = _Reader(name, columns, ports, delimiter)
         row, lines = (used + 1, []) if named else (1, [first])
         size = min(block_rows or BLOCK_ROWS, max(1, _BLOCK_BYTES // max(1, len(first))))
@@ -73,7 +77,12 @@ def _first_record(first: bytes, file: IO[bytes], name: str, delimiter: str) -> t
     try:
         return next(reader), reader.line_num
     except csv.Error as error:
-        raise InputError(f"{name}, row 1: {error}") from error
+        raise InputError(f"{name}, row 1: {_quoting(error)}") from error
+
+
+def _quoting(error: Exception) -> str:
+    """What the csv module found wrong with quotes, in other words than a programmer's."""
+    return "a quote is opened and not closed" if "end of data" in str(error) else str(error)
 
 
 def _decoded(line: bytes, name: str, row: int) -> str:
@@ -81,6 +90,14 @@ def _decoded(line: bytes, name: str, row: int) -> str:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
         raise InputError(f"{name}, row {row} is not UTF-8 (byte {error.start + 1} of the line is 0x{line[error.start]:02x})") from error
+
+
+def _other_separator(line: bytes, delimiter: str) -> str:
+    """What a line seems to be separated by where that is not the delimiter, as a hint for a message."""
+    texts = ((name, line.strip().count(sign)) for sign, name in ((b";", "semicolon"), (b"\t", "tab"), (b" ", "space"), (b",", "comma")))
+    name, count = max(texts, key=lambda found: found[1])
+    ruled = "tabs separate the columns of .tsv" if delimiter == "\t" else "commas separate the columns (and tabs those of .tsv)"
+    return f"; it has {count} {name}{'s' * (count != 1)}, but {ruled}" if count > line.count(delimiter.encode()) else ""
 
 
 def _is_header(cells: Sequence[str], ports: Sequence[Port], name: str) -> bool:
@@ -91,16 +108,21 @@ def _is_header(cells: Sequence[str], ports: Sequence[Port], name: str) -> bool:
         if not any(cell.strip() for cell in cells):
             raise InputError(f"{name}, row 1, column 1: the cell is blank")
         return True
+    if len(cells) >= COUNTED and [cell.strip() for cell in cells] == [str(number) for number in range(len(cells))]:
+        raise InputError(f"{name}, row 1 counts its columns, 0 to {len(cells) - 1}; say --header if these are names, or --no-header if they are data")
     if not all(numeric):
         column = numeric.index(False)
         cell = cells[column].strip()
         what = f"{cell!r} is not a number" if cell else "the cell is blank"
-        raise InputError(f"{name}, row 1, column {column + 1}: {what} (a row of names would have none; say so if it is a header)")
+        raise InputError(f"{name}, row 1, column {column + 1}: {what} (where row 1 names the columns, say --header)")
     return False
 
 
-def _columns(names: list[str] | None, width: int, ports: Sequence[Port], name: str) -> _Columns:
+def _columns(names: list[str] | None, width: int, ports: Sequence[Port], name: str, hint: str = "") -> _Columns:
     """Which columns belong to which input.
+
+    Args:
+        hint: what to add to the message where the columns are too few.
 
     Raises:
         InputError: the columns are too few, too many, or named after inputs only in part.
@@ -130,7 +152,7 @@ def _columns(names: list[str] | None, width: int, ports: Sequence[Port], name: s
     if len(places) < len(ports) or start != width:
         wanted = " and ".join(f"the input {port.name} takes {shown(port)}" for port in ports)
         total = f", that is {known} columns" if not open_ports else ""
-        hint = "; is one of them an index or a label?" if not open_ports and width == known + 1 and known > 1 else ""
+        hint = hint or ("; is one of them an index or a label?" if not open_ports and width == known + 1 and known > 1 else "")
         raise InputError(f"{name}, row 1 has {width} column{'s' * (width != 1)}, and {wanted}{total}{hint}")
     return _Columns(names, width, places)
 
@@ -235,7 +257,7 @@ class _Reader:
             try:
                 cells = next(csv.reader([text], delimiter=self._delimiter, strict=True))
             except csv.Error as error:
-                raise InputError(f"{self._name}, row {row}: {error}") from error
+                raise InputError(f"{self._name}, row {row}: {_quoting(error)}") from error
         if len(cells) < width:
             raise InputError(f"{self._name}, row {row} is short: {self._columns.called(len(cells))} is missing, of {width}")
         if len(cells) > width:

@@ -4,6 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from bnexport.errors import UsageError
+
+STATISTICS = ("auto", "moving", "batch")
+
 
 @dataclass(slots=True)
 class Options:
@@ -38,6 +42,12 @@ class Options:
     epsilon: float | None = None
     order: Sequence[str] = ()
     use_graph: bool = True
+
+    def __post_init__(self) -> None:
+        """A single name is a list of one: as a sequence it would be its letters."""
+        self.inputs, self.outputs, self.order = ([names] if isinstance(names, str) else names for names in (self.inputs, self.outputs, self.order))
+        if self.statistics not in STATISTICS:
+            raise UsageError(f"statistics is {self.statistics!r}; it is one of {', '.join(STATISTICS)}")
 
     def given(self) -> dict[str, Any]:
         """What was said, as JSON values by name: `Options(**options.given())` says the same."""

@@ -58,6 +58,9 @@ class InMemory:
 
     values: "np.ndarray[Any, Any]"
 
+    def __repr__(self) -> str:
+        return f"InMemory({self.dtype} {list(self.shape)})"
+
     @property
     def shape(self) -> tuple[int, ...]:
         shape: tuple[int, ...] = self.values.shape

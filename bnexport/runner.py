@@ -88,6 +88,14 @@ class Model:
         self._own = [port.tensor in new for port in self.outputs]  # others may be views of an input or of a constant
         self._row_bytes = 0
 
+    def __repr__(self) -> str:
+        inputs, outputs = (", ".join(map(_shown, ports)) for ports in (self.inputs, self.outputs))
+        return f"<bnexport.Model {self.source}: {inputs} -> {outputs}, {len(self.layers)} layer{'s' * (len(self.layers) != 1)}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What is compiled holds functions and memory of threads: a copy, also one in another process, compiles anew."""
+        return Model, (Program(list(self.inputs), list(self.layers), list(self.outputs), dict(self.conversion)), self.source)
+
     # ---- predicting
 
     def predict(self, data: "NDArray | Mapping[str, NDArray] | Sequence[Any]") -> "NDArray | dict[str, NDArray]":
@@ -266,6 +274,10 @@ def _expected(port: Port) -> str:
     return f"it is {port.dtype} of shape ({sizes})"
 
 
+def _shown(port: Port) -> str:
+    return f"{port.name} [{', '.join('?' if size is None else str(size) for size in port.shape)}] {port.dtype}"
+
+
 def _fits(port: Port, array: NDArray) -> bool:
     """Whether an array is just what an input takes."""
     if array.dtype != np.dtype(port.dtype) or array.ndim != len(port.shape):
@@ -283,9 +295,15 @@ def _fitted(source: str, port: Port, value: Any) -> NDArray:
     if array.dtype != wanted:
         if array.dtype.kind not in "fiub" or (wanted.kind in "iu" and array.dtype.kind == "f") or (wanted.kind == "b" and array.dtype.kind != "b"):
             raise InputError(f"{source}: the input {port.name!r} was given as {array.dtype}; {_expected(port)}")
-        array = array.astype(wanted)
+        given = array
+        with np.errstate(over="ignore"):
+            array = given.astype(wanted)
+        lost = array != given if wanted.kind in "iu" else np.isinf(array) & np.isfinite(given) if wanted.kind == "f" else None
+        if lost is not None and lost.any():
+            raise InputError(f"{source}: the input {port.name!r} was given {given[lost].flat[0]}, which is no {wanted}; {_expected(port)}")
     if not _fits(port, array):
-        raise InputError(f"{source}: the input {port.name!r} was given the shape {array.shape}; {_expected(port)}")
+        one = "; a single row is given as array[None]" if _fits(port, array[None]) else ""
+        raise InputError(f"{source}: the input {port.name!r} was given the shape {array.shape}; {_expected(port)}{one}")
     return array
 
 

@@ -1,7 +1,6 @@
 """From files to a network's inputs, and from its outputs to files: CSV, .npy and .npz, in blocks of rows."""
 
 import math
-import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -103,11 +102,18 @@ def _loaded(path: Path, name: str, ports: Sequence[Port]) -> Iterator[tuple[Port
         # NumPy would leave the file open where it is no archive.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             for port in ports:
-                if port.name not in archive.files:
+                key = next((key for key in (port.name, f"{port.name}:0") if key in archive.files), None)
+                if key is None:
                     raise InputError(f"{name} has no array {port.name} for the input of that name; it holds {', '.join(archive.files) or 'none'}")
-                yield port, archive[port.name], f"{name}: {port.name}"
+                yield port, archive[key], f"{name}: {key}"
     except (ValueError, EOFError, TypeError, BadZipFile) as error:
-        raise InputError(f"{name} cannot be read as {path.suffix.lower()} of numbers: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{name} cannot be read as {path.suffix.lower()} of numbers: {why_no_numbers(error)}") from error
+
+
+def why_no_numbers(error: Exception) -> str:
+    """What NumPy says of a file, less its advice to read pickles."""
+    said = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return "it holds pickled Python objects; save an array of numbers with np.save" if "pickle" in said or "Python objects" in said else said
 
 
 def _fitted(array: NDArray, port: Port, where: str) -> NDArray:
@@ -166,13 +172,9 @@ def write_outputs(path: str | Path | None, ports: Sequence[Port], blocks: Iterab
 
 def _to_stdout(texts: Iterator[bytes]) -> None:
     out = sys.stdout.buffer
-    try:
-        for text in texts:
-            out.write(text)
-        out.flush()
-    except BrokenPipeError:
-        # Whoever read has seen enough. What is still buffered goes nowhere, or Python would complain of it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+    for text in texts:
+        out.write(text)
+    out.flush()
 
 
 def _npy(port: Port, blocks: Iterable[Mapping[str, NDArray]], file: IO[bytes]) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from bnexport.batchnorms import batch_norms
 from bnexport.draws import draw
 from bnexport.errors import InputError, UsageError
+from bnexport.kernels.table import ieee
 from bnexport.options import Options
 from bnexport.program import Layer, Port, Program
 from bnexport.reference import Session, Unavailable, Variables, compare_variables
@@ -285,7 +286,8 @@ def _compare(found: Verification, model: Model, truth: Model, feeds: Mapping[str
         for part in _parts(model, truth, feeds):
             exact = _evaluated(truth, part, found)
             traced = evaluate(model, part)
-            predicted = model.predict(part)
+            with ieee():
+                predicted = model.predict(part)
             theirs = _theirs(found, session, part)
             for check in found.layers:
                 if check.equals is not None:

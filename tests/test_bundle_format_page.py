@@ -8,10 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bnexport import convert, load
+from bnexport.fold import ACTIVATIONS
 from bnexport.formats import write_bundle
 from bnexport.formats.manifest import CONVENTIONS
+from bnexport.kernels import OPS
 from bnexport.program import InMemory, Layer, Port, Program
 
+DATA = Path(__file__).parents[1] / "fixtures" / "data"
 PAGE = (Path(__file__).parent.parent / "docs" / "bundle-format.md").read_text(encoding="utf-8")
 
 
@@ -39,6 +43,36 @@ def test_the_readers_of_the_page(tmp_path, container):
     expected = np.maximum(wide[0] @ wide[1] + wide[2], 0) @ wide[3] + wide[4]
     assert list(got) == ["logits"]
     np.testing.assert_allclose(got["logits"], expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("container", ["npz", "h5"])
+def test_the_readers_compute_the_network_of_the_readme(tmp_path, container):
+    path = tmp_path / f"seed.{container}"
+    convert(DATA / "seed", path)
+    scope: dict[str, object] = {}
+    exec(reader(container), scope)
+    x = np.loadtxt(DATA / "seed" / "input.csv", delimiter=",", dtype="f4")
+    np.testing.assert_allclose(scope["predict"](path, {"x": x})["y"], load(path).predict(x), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("container", ["npz", "h5"])
+def test_the_readers_refuse_an_incomplete_bundle(tmp_path, container):
+    path = tmp_path / f"out.{container}"
+    convert(DATA / "no_meta", path)
+    scope: dict[str, object] = {}
+    exec(reader(container), scope)
+    with pytest.raises(AssertionError, match="names do not tell the activation"):
+        scope["predict"](path, {"input": np.zeros((1, 64), "f4")})
+
+
+def test_the_activations_of_the_page_are_those_of_the_converter():
+    table = dict(re.findall(r"\| `(\w+)` \| (?:`|<code>)(.*?)(?=\s\|)", PAGE[PAGE.index("| activation |") : PAGE.index("- **The dtype**")]))
+    assert set(table) == set(ACTIVATIONS)
+    scale, below = (float(number) for number in re.findall(r"(\d\.\d{9,})", table["Selu"]))
+    x = np.array([[-2.0, 3.0]])
+    expected = np.where(x > 0, scale * x, below * np.expm1(x))
+    np.testing.assert_allclose(OPS["Selu"].compute({}, x), expected, rtol=1e-12)
+    np.testing.assert_allclose(OPS["LeakyRelu"].compute({}, x), [[-2 * 0.2, 3.0]], rtol=1e-7)  # 0.2 in float32, as in TensorFlow
 
 
 @pytest.mark.parametrize(("container", "packages"), [("npz", {"numpy"}), ("h5", {"numpy", "h5py"})])

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from diagnose_oracle import DATA, dense, norm, on_input, relu, rows, softmax
 
 from bnexport import cli
+from bnexport.conversion import convert
 from bnexport.diagnose import diagnose
 from bnexport.diagnose.compare import difference
 from bnexport.diagnose.matching import Reading
@@ -227,6 +228,18 @@ def test_missing_and_empty_files(tmp_path):
     np.savez(tmp_path / "mine.npz", a=np.array(["text"]))
     with pytest.raises(InputError, match=r"mine.npz: a is of dtype <U4; give numbers"):
         read_mine(tmp_path / "mine.npz")
+
+
+@pytest.mark.parametrize("name", ["out.npz", "out.h5"])
+def test_a_bundle_holds_no_results(tmp_path, name):
+    convert(SEED, tmp_path / name)
+    with pytest.raises(InputError, match="is a bundle, which holds weights and no results; `bnexport trace"):
+        read_mine(tmp_path / name)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(InputError, match=r"mine\.h5 cannot be read: No such file or directory$"):
+        read_mine(tmp_path / "mine.h5")
     np.savez(tmp_path / "mine.npz", a=np.zeros((0, 3)))
     with pytest.raises(InputError, match="holds no numbers"):
         read_mine(tmp_path / "mine.npz")

@@ -16,8 +16,8 @@ ROOT = Path(bnexport.__file__).parent
 SEED = Path(__file__).parents[1] / "fixtures" / "data" / "seed"
 
 LAYERS = (
-    {"_version", "errors", "options", "protos"},
-    {"program"},
+    {"_version", "errors", "protos"},
+    {"options", "program"},
     {"arrays", "checkpoint", "csvrows", "formats", "kernels"},
     {"batchnorms", "chain", "fold", "graph", "steps", "tables", "widen"},
     {"draws", "reference", "runner", "scopes"},
@@ -82,7 +82,7 @@ def test_every_layer_exists():
 
 
 def test_public_names():
-    assert bnexport.__all__ == ["Model", "Options", "__version__", "convert", "load"]
+    assert bnexport.__all__ == ["BnexportError", "Model", "Options", "__version__", "convert", "load"]
     assert dir(bnexport) == bnexport.__all__
     for name in bnexport.__all__:
         assert getattr(bnexport, name) is not None
@@ -105,7 +105,8 @@ print(*{{name.partition(".")[0] for name in sys.modules.keys() - before}} - sys.
 """
     done = subprocess.run([sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True, check=True)
     modules, _, foreign = done.stdout.partition("--\n")
-    return set(modules.split()), set(foreign.split())
+    # NumPy before 2.0 registers what Cython made of it.
+    return set(modules.split()), {name for name in foreign.split() if "cython" not in name}
 
 
 def imports_of_command(*arguments):

@@ -1,5 +1,7 @@
 """The runner: what it takes, what it gives, and that neither tiles nor memory that is used again change a number."""
 
+import copy
+import pickle
 import re
 
 import numpy as np
@@ -79,7 +81,10 @@ def test_several_outputs_are_a_mapping():
     ("data", "message"),
     [
         (np.zeros((2, 5), np.float32), "net.npz: the input 'x' was given the shape (2, 5); it is float32 of shape (any, 6)"),
-        (np.zeros(6, np.float32), "net.npz: the input 'x' was given the shape (6,); it is float32 of shape (any, 6)"),
+        (
+            np.zeros(6, np.float32),
+            "net.npz: the input 'x' was given the shape (6,); it is float32 of shape (any, 6); a single row is given as array[None]",
+        ),
         (np.zeros((2, 6), complex), "net.npz: the input 'x' was given as complex128; it is float32 of shape (any, 6)"),
         (np.array([["a"] * 6]), "net.npz: the input 'x' was given as <U1; it is float32 of shape (any, 6)"),
         ({"y": 1}, "net.npz has no input 'y'; its inputs are x"),
@@ -105,6 +110,38 @@ def test_an_array_for_two_inputs():
 def test_inputs_of_different_lengths():
     with pytest.raises(InputError, match="the inputs have different numbers of rows: a has 3, scope/b has 2"):
         Model(two_inputs()).predict({"a": np.zeros((3, 4)), "scope/b": np.zeros((2, 2))})
+
+
+@pytest.mark.parametrize(("dtype", "bad"), [("uint8", 300), ("uint8", -1), ("int32", 2**40), ("float32", 1e39), ("float16", 70000)])
+def test_a_number_that_its_dtype_does_not_hold(dtype, bad):
+    # cast as NumPy does, 300 would be 44 and 1e39 infinite, without a word
+    program = Program([Port("x", "x", (None, 2), dtype)], [Layer("y", "Identity", ["x"])], [Port("y", "y", (None, 2), dtype)])
+    with pytest.raises(InputError, match=re.escape(f"the input 'x' was given {bad}, which is no {dtype}; it is {dtype} of shape (any, 2)")):
+        Model(program).predict([[1, bad]])
+    assert Model(program).predict([[1, 100]]).tolist() == [[1, 100]]
+
+
+def test_infinities_and_nan_are_numbers_of_every_float():
+    got = Model(two_layers()).trace(np.array([[np.inf, -np.inf, np.nan, 0, 0, 0]]))["x"]
+    np.testing.assert_array_equal(got, np.array([[np.inf, -np.inf, np.nan, 0, 0, 0]], np.float32))
+
+
+@pytest.mark.parametrize("build", [two_layers, two_inputs])
+def test_copies_also_in_another_process(build):
+    model = Model(build(), "net.npz")
+    data = {port.name: RNG.normal(size=(3, port.shape[1])).astype(port.dtype) for port in model.inputs}
+    want = model.trace(data)
+    for twin in (copy.copy(model), copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert repr(twin) == repr(model)
+        for name, values in twin.trace(data).items():
+            np.testing.assert_array_equal(values, want[name])
+
+
+def test_a_model_shows_what_it_is_and_not_its_numbers():
+    model = Model(two_layers(), "net.npz")
+    assert repr(model) == "<bnexport.Model net.npz: x [?, 6] float32 -> scores [?, 3] float32, 2 layers>"
+    assert "InMemory(float32 [6, " in repr(model.layers)
+    assert len(repr(model.layers)) < 1000
 
 
 def test_fractions_are_not_integers():

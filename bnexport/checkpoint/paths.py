@@ -12,7 +12,7 @@ from pathlib import Path, PureWindowsPath
 
 from bnexport.checkpoint.files import impostor
 from bnexport.checkpoint.table import MAGIC
-from bnexport.errors import CheckpointNotFound, CorruptCheckpoint
+from bnexport.errors import CheckpointError, CheckpointNotFound, CorruptCheckpoint
 
 STATE_FILE = "checkpoint"
 SAVED_MODEL = "saved_model.pb"
@@ -66,6 +66,15 @@ def locate(path: "str | Path") -> Location:
             impostor(path) or f"{path} is neither a checkpoint nor one of its files: give a prefix, its .index or .meta file, or the folder"
         )
     raise _nothing_at(path)
+
+
+def is_checkpoint(path: "str | Path") -> bool:
+    """Whether `locate` finds a checkpoint there."""
+    try:
+        locate(path)
+    except CheckpointError:
+        return False
+    return True
 
 
 def _at_prefix(prefix: Path) -> Location | None:

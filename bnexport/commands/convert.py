@@ -42,9 +42,11 @@ def convert(
     """
     from bnexport.conversion import to_program
     from bnexport.formats import write_bundle
+    from bnexport.formats.writing import refuse_own_input
 
-    _check_destination(out)
     _refuse_bundle(checkpoint)
+    _check_destination(out)
+    refuse_own_input(out, checkpoint)
     program = to_program(checkpoint, options)
     with _Progress(program, shown=not quiet and sys.stderr.isatty()) as progress:
         write_bundle(out, program, progress.advance)
@@ -66,7 +68,10 @@ def _check_destination(out: str) -> None:
     path = Path(out)
     known = [suffix for form in FORMATS for suffix in form.suffixes]
     if path.suffix.lower() not in known:
-        raise UsageError(f"{out} has the suffix {path.suffix or '(none)'}; a bundle is written as one of {', '.join(known)}")
+        from bnexport.checkpoint import is_checkpoint
+
+        order = "; the checkpoint comes first, and then the bundle" if not path.is_dir() and is_checkpoint(out) else ""
+        raise UsageError(f"{out} has the suffix {path.suffix or '(none)'}; a bundle is written as one of {', '.join(known)}{order}")
     if not path.parent.is_dir():
         raise UsageError(f"{out} cannot be written: there is no folder {path.parent}")
 

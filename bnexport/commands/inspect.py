@@ -2,7 +2,7 @@
 
 import click
 
-from bnexport.commands.output import print_lines
+from bnexport.commands.output import check_page, print_lines
 from bnexport.errors import UsageError
 
 
@@ -27,6 +27,7 @@ def inspect(path: str, as_json: bool, html: str | None) -> None:
 
         if as_json:
             raise UsageError("--json and --html are two ways to show the same: give one of them")
+        check_page(html, path)
         write_page(path, html)
         click.echo(f"wrote {html}", err=True)
         return

@@ -45,8 +45,18 @@ def _pair(option: str, text: str) -> tuple[str, str]:
     return name, value
 
 
+def _pairs(option: str, texts: Sequence[str]) -> list[tuple[str, str]]:
+    """What is said of each name; of one name not two things."""
+    pairs = [_pair(option, text) for text in texts]
+    said: dict[str, str] = {}
+    for name, value in pairs:
+        if said.setdefault(name.removesuffix(":0"), value) != value:
+            raise click.BadParameter(f"{name} is given twice, with {said[name.removesuffix(':0')]} and with {value}", param_hint=option)
+    return pairs
+
+
 def _values(_: click.Context, __: click.Parameter, texts: Sequence[str]) -> dict[str, Any]:
-    return {name: _value(name, text) for name, text in (_pair("--set", text) for text in texts)}
+    return {name: _value(name, text) for name, text in _pairs("--set", texts)}
 
 
 def _value(name: str, text: str) -> Any:
@@ -73,11 +83,8 @@ def _value(name: str, text: str) -> Any:
 
 
 def _shapes(_: click.Context, __: click.Parameter, texts: Sequence[str]) -> dict[str, list[int | None]]:
-    shapes = {}
-    for text in texts:
-        name, sizes = _pair("--shape", text)
-        shapes[name] = [_size(text, size.strip()) for size in sizes.strip("[]()").split(",")]
-    return shapes
+    pairs = _pairs("--shape", texts)
+    return {name: [_size(f"{name}={sizes}", size.strip()) for size in sizes.strip("[]()").split(",")] for name, sizes in pairs}
 
 
 def _size(text: str, size: str) -> int | None:

@@ -4,12 +4,25 @@ import json
 import math
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
+from bnexport.errors import UsageError
+
 DIGITS = 9
 """Significant digits of a number in a terminal: any two float32 differ in them. In a pipe all digits are written."""
+
+
+def check_page(out: str, *read: str) -> None:
+    """Refuses what is no name for a page: in mistake for another argument, say."""
+    suffix = Path(out).suffix
+    if suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"--html {out} has the suffix {suffix or '(none)'}; a page is written as .html")
+    from bnexport.formats.writing import refuse_own_input
+
+    refuse_own_input(out, *read)
 
 
 def in_terminal() -> bool:

@@ -1,11 +1,12 @@
 """`bnexport run`."""
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bnexport.errors import CheckpointError, UsageError
+from bnexport.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,32 +41,34 @@ def run(bundle: str, rows: str, out: str | None, header: bool | None) -> None:
     from bnexport.csvrows import BLOCK_ROWS
     from bnexport.tables import read_inputs, write_outputs
 
-    model = _loaded(bundle)
+    if out is not None and out != "-":
+        from bnexport.formats.writing import refuse_own_input
+
+        refuse_own_input(out, bundle, rows)
+    model = _loaded(bundle, rows)
     # In blocks only where a row's result cannot depend on the other rows.
     blocks = read_inputs(rows, model.inputs, header=header, block_rows=BLOCK_ROWS if model.row_by_row else None)
     write_outputs(out, model.outputs, _predicted(model, blocks))
 
 
-def _loaded(path: str) -> "Model":
+def _loaded(path: str, rows: str) -> "Model":
     from bnexport.formats import is_bundle
     from bnexport.runner import load
 
-    if not is_bundle(path) and _is_checkpoint(path):
-        raise UsageError(f"{path} is a checkpoint; run takes a bundle: make one with `bnexport convert {path} out.npz`")
+    if not is_bundle(path):
+        from bnexport.checkpoint import is_checkpoint
+
+        if is_checkpoint(path):
+            raise UsageError(f"{path} is a checkpoint; run takes a bundle: make one with `bnexport convert {path} out.npz`")
+        if Path(path).is_file() and is_bundle(rows):
+            raise UsageError(f"{path} is no bundle; the bundle comes first, and then the rows: bnexport run {rows} {path}")
     return load(path)
 
 
-def _is_checkpoint(path: str) -> bool:
-    from bnexport.checkpoint import locate
-
-    try:
-        locate(path)
-    except CheckpointError:
-        return False
-    return True
-
-
 def _predicted(model: "Model", blocks: "Iterable[Block]") -> "Iterator[dict[str, np.ndarray[Any, Any]]]":
+    from bnexport.kernels.table import ieee
+
     for block in blocks:
-        result = model.predict(block)
+        with ieee():  # a NaN in a row is the user's own
+            result = model.predict(block)
         yield result if isinstance(result, dict) else {model.outputs[0].name: result}

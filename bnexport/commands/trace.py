@@ -64,7 +64,10 @@ def trace(
     from bnexport.tracing import check_suffix, evaluate, layer_values, norm_values, open_network, write_trace
 
     if out is not None:
+        from bnexport.formats.writing import refuse_own_input
+
         check_suffix(out)
+        refuse_own_input(out, path, data)
     network = open_network(path, options)
     (feeds,) = read_inputs(data, network.model.inputs, header=header, block_rows=None)
     rows, units = rows or (0,), units or (0,)

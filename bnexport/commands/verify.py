@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bnexport.commands.output import print_json, print_table
+from bnexport.commands.output import check_page, print_json, print_table
 
 if TYPE_CHECKING:
     from bnexport.verification import Difference, Verification
@@ -47,12 +47,17 @@ def verify(
         bnexport verify model.ckpt out.npz --html report.html
     """
     from bnexport.errors import UsageError
+    from bnexport.formats import is_bundle
     from bnexport.verification import verify as compared
 
     if input_file is not None and rows is not None:
         raise UsageError("--input-file gives the rows and --random draws them; say one of the two")
     if tolerance is not None and not tolerance >= 0:
         raise UsageError(f"--tolerance {tolerance}: a tolerance is a number that is not negative")
+    if html is not None:
+        check_page(html, checkpoint, bundle)
+    if is_bundle(checkpoint):
+        raise UsageError(f"{checkpoint} is a bundle; verify takes the checkpoint first, and then the bundle that was made from it")
     found = compared(checkpoint, bundle, input_file=input_file, header=header, rows=rows or 32, seed=seed, tolerance=tolerance)
     if as_json:
         print_json(_record(found))

@@ -10,6 +10,7 @@ import numpy as np
 
 from bnexport.errors import InputError
 from bnexport.kernels.table import NDArray
+from bnexport.tables import why_no_numbers
 
 _SEPARATORS = re.compile(r"[,;\t ]+")
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?(\d*)|\.(\d+))(?:[eE]([+-]?\d+))?\Z")
@@ -84,6 +85,7 @@ def read_mine(path: str | Path) -> list[Given]:
     if suffix not in SUFFIXES:
         raise InputError(f"{path} has the suffix {suffix or '(none)'}; your own values are read from {', '.join(SUFFIXES)}")
     try:
+        path.stat()  # HDF5's own message of a file that is not there is long
         if suffix in (".csv", ".tsv", ".txt"):
             return [_text(path)]
         arrays = dict(_hdf5(path) if suffix in (".h5", ".hdf5") else _numpy(path, suffix))
@@ -109,15 +111,22 @@ def _numpy(path: Path, suffix: str) -> Iterator[tuple[str, NDArray]]:
                 yield "", np.load(file, allow_pickle=False)
                 return
             with np.load(file, allow_pickle=False) as archive:
+                _refuse_bundle(path, "manifest.json" in archive.files)
                 yield from ((name, archive[name]) for name in archive.files)
     except (ValueError, EOFError, TypeError, AttributeError, BadZipFile) as error:
-        raise InputError(f"{path} cannot be read as {suffix} of numbers: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{path} cannot be read as {suffix} of numbers: {why_no_numbers(error)}") from error
+
+
+def _refuse_bundle(path: Path, bundle: bool) -> None:
+    if bundle:
+        raise InputError(f"{path} is a bundle, which holds weights and no results; `bnexport trace {path} INPUT -o mine.npz` writes what it computes")
 
 
 def _hdf5(path: Path) -> Iterator[tuple[str, NDArray]]:
     import h5py  # type: ignore[import-untyped,unused-ignore]  # ships no types
 
     with h5py.File(path, "r") as file:
+        _refuse_bundle(path, "manifest" in file.attrs)
         names: list[str] = []
         file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
         for name in names:

@@ -64,7 +64,8 @@ def read_bundle(path: str | Path) -> Program:
         form = _format(path)
         if form is None:
             if not path.exists():
-                raise BundleError(f"there is no file {path}")
+                prefix = any(path.with_name(path.name + suffix).exists() for suffix in (".index", ".meta"))
+                raise BundleError(f"there is no file {path}" + ("; it is a checkpoint's prefix: convert that first" if prefix else ""))
             raise CorruptBundle("the file begins neither as .npz nor as HDF5")
         program: Program = import_module(f"{__name__}.{form.module}").read(path)
         return program

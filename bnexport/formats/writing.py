@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from bnexport.errors import BnexportError, BundleError
+from bnexport.errors import BnexportError, BundleError, UsageError
 from bnexport.program import PIECE_BYTES, PIECES_HELD, Array, Mapped
 
 Written = Callable[[int], object]
@@ -49,6 +49,18 @@ def replacing(path: Path, error: type[BnexportError]) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
     except OSError as failure:
         raise error(f"{path} cannot be written: {failure.strerror or failure}") from failure
+
+
+def refuse_own_input(out: str, *read: str) -> None:
+    """Refuses to write over a file that the same command reads: a bundle or somebody's rows would be gone.
+
+    Raises:
+        UsageError: `out` is one of these files.
+    """
+    path = Path(out)
+    for source in map(Path, read):
+        if path.exists() and source.exists() and path.samefile(source):
+            raise UsageError(f"{out} is the file that is read; name another to write")
 
 
 def copy_array(name: str, array: Array, file: IO[bytes], written: Written) -> int:

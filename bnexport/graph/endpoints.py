@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from bnexport.errors import AmbiguousNetwork, GraphError
+from bnexport.errors import AmbiguousNetwork, GraphError, UsageError
 from bnexport.graph import ops
 from bnexport.graph.ends import Ends
 from bnexport.graph.flow import Flow, belongs_to_training
@@ -36,9 +36,10 @@ def find_endpoints(live: Live) -> Endpoints:
     groups = search.find()
     _refuse_undecided(live, {ref for refs in groups for ref in refs})
     if not groups:
+        ends = search.ends.find()
+        candidates = f". The graph's ends are {_listing(ends)}" if ends else ""
         raise AmbiguousNetwork(
-            f"{live.graph.source}: no output was found that depends on data and on saved variables; name one with --output. "
-            f"The graph's ends are {_listing(search.ends.find())}"
+            f"{live.graph.source}: no output was found that depends on data and on saved variables; name one with --output{candidates}"
         )
     if len(groups) > 1:
         lines = "\n".join(f"  --output {' --output '.join(str(_authors_name(live, r)) for r in g)}" for g in groups[:_LISTED])
@@ -194,25 +195,34 @@ def named_endpoints(live: Live, inputs: list[str], outputs: list[str]) -> Endpoi
     """The endpoints that the user named; `name=tensor` gives a tensor a name of the user's own.
 
     Raises:
-        GraphError: a name is not in the graph.
+        UsageError: a name is not in the graph, or stands for two tensors.
+        GraphError: an output depends on no input, or on none of those that were named.
         AmbiguousNetwork: outputs were not named, and inputs alone leave a choice.
     """
-    cut = {name: find_named(live.graph, tensor) for name, tensor in map(_split, inputs)}
+    cut = _named(live, inputs, "--input")
     if cut:
         live.cut(cut.values())
     if not outputs:
         found = find_endpoints(live)
         return Endpoints(_order_inputs(live, cut, found.outputs.values()), found.outputs, found.alternatives)
-    wanted = {name: live.resolve(find_named(live.graph, tensor)) for name, tensor in map(_split, outputs)}
+    wanted = {name: live.resolve(ref) for name, ref in _named(live, outputs, "--output").items()}
     for name, ref in wanted.items():
         if not live.is_dynamic(ref):
             raise GraphError(f"{live.graph.source}: the output {name!r} does not depend on any input: it is a constant")
     return Endpoints(_order_inputs(live, cut, wanted.values()), wanted)
 
 
-def _split(text: str) -> tuple[str, str]:
-    name, equals, tensor = text.partition("=")
-    return (name, tensor) if equals else (name.removesuffix(":0"), name)
+def _named(live: Live, texts: list[str], option: str) -> dict[str, Ref]:
+    named: dict[str, Ref] = {}
+    for text in texts:
+        name, equals, tensor = text.partition("=")
+        if not name or (equals and not tensor):
+            raise UsageError(f"{option} {text}: give the name of a tensor, or NAME=TENSOR")
+        ref = find_named(live.graph, tensor if equals else name)
+        name = name if equals else name.removesuffix(":0")
+        if named.setdefault(name, ref) != ref:
+            raise UsageError(f"{option} {text}: the name {name!r} stands for {named[name]} already")
+    return named
 
 
 def _order_inputs(live: Live, named: dict[str, Ref], outputs: Iterable[Ref]) -> dict[str, Ref]:

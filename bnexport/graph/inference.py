@@ -74,7 +74,7 @@ def read_inference(location: Location, options: Options) -> Inference:
     if options.averages and not averages:
         raise UsageError(f"{checkpoint.prefix} holds no averages of weights (keys that end in {_AVERAGE} beside their variable); leave out --ema")
     variables = Variables(graph, checkpoint, averages if options.averages else None)
-    live = Live(graph, variables, {find_named(graph, name): np.asarray(value) for name, value in options.set_values.items()})
+    live = Live(graph, variables, {find_named(graph, name): value for name, value in options.set_values.items()})
     dropouts = remove_dropout(live)
     moving = use_moving_statistics(live, options.statistics)
     ends = _endpoints(live, options)
@@ -85,6 +85,11 @@ def read_inference(location: Location, options: Options) -> Inference:
     missing_operators(live, dynamic, list(inputs))
     shapes = follow(live, {name: ref for ref, name in inputs.items()}, list(outputs.values()), dynamic, options.shapes)
     lowered = lower(live, shapes, inputs, list(outputs.values()))
+    for name, ref in outputs.items():
+        if not live.is_dynamic(ref):
+            raise GraphError(f"{graph.source}: the output {name!r} does not depend on any input: it is a constant")
+        if ref not in lowered.tensors:
+            raise UsageError(f"{graph.source}: the graph has no tensor {str(ref)!r}: {ref.node} ({graph.nodes[ref.node].op}) has no such output")
     for layer in lowered.layers:
         layer.provenance = by_key(live, layer.provenance)
     return Inference(live, ends, inputs, outputs, order, shapes, lowered, dropouts, moving, averages)

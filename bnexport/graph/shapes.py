@@ -84,6 +84,7 @@ def follow(live: Live, inputs: Mapping[str, Ref], outputs: Sequence[Ref], order:
     Raises:
         GraphError: shapes that do not fit, or a size that has to be known and is not.
     """
+    given = {name.removesuffix(":0"): shape for name, shape in given.items()}
     declared = {ref: tuple(given[name]) if name in given else declared_shape(live, ref) for name, ref in inputs.items()}
     unknown = [name for name in given if name not in inputs]
     if unknown:
