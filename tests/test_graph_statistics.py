@@ -301,6 +301,20 @@ def test_a_running_centre_of_features_is_not_put_in_place_of_them(tf, live):
     live(build).matches()
 
 
+def test_a_sum_that_is_kept_over_batches_is_not_put_in_place_of_the_batchs(tf, live):
+    def build():
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        h = dense(tf, x, 4, "one")
+        total = tf.reduce_sum(h, 0)
+        tf.add_to_collection("u", tf.assign_add(tf.get_variable("total", [4], trainable=False), total))
+        tf.add_to_collection("u", tf.assign(seen := tf.get_variable("seen", [4], trainable=False), seen + total * 0.1))
+        return Net({x: rows(5, 6)}, [tf.nn.softmax(h - total / 5.0, name="y")])
+
+    program = live(build).matches()
+    assert program.conversion["statistics"] == []
+    assert "scores depend on the batch" in program.conversion["warnings"][0]
+
+
 def test_input_standardised_by_a_running_mean(tf, live):
     """x - moving mean, where the moving mean is read before it is written: no batch statistic on the way at all."""
 
