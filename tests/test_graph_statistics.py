@@ -341,6 +341,20 @@ def test_statistics_that_were_never_updated_are_warned_of(tf, live):
     assert "layer0/moving_mean and layer0/moving_variance are still 0 and 1: training never updated them" in program.conversion["warnings"][0]
 
 
+@pytest.mark.parametrize("resource", [False, True])
+def test_a_variable_that_is_written_before_it_is_read_is_warned_of(tf, live, resource):
+    def build():
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        factor = tf.get_variable("factor", [], initializer=tf.constant_initializer(2.0))
+        with tf.control_dependencies([factor.assign_add(1.0, name="count") if resource else tf.assign_add(factor, 1.0, name="count")]):
+            read = factor.read_value()
+        return Net({x: rows(5, 6)}, [tf.multiply(dense(tf, x, 4, "one"), read, name="y")])
+
+    saved = live(build, resource=resource)
+    program = saved.matches(expected={"y": saved.expected["y"] * np.float32(2 / 3)})
+    assert program.conversion["warnings"] == ["count writes factor before it is read: scores are those of the value in the checkpoint"]
+
+
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [

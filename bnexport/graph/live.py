@@ -296,6 +296,14 @@ class Live:
         order = topological(self.graph, [self.resolve(ref).node], self.inputs)
         return [name for name in reversed(order) if self.graph.nodes[name].op in ops.VARIABLES]
 
+    def passed(self, ref: Ref) -> list[str]:
+        """The nodes from a reference on that only pass on what they take; none in front of the last that something was put in place of."""
+        names: list[str] = []
+        while (following := self._step(ref)) != ref:
+            names = [] if ref in self.replaced else [*names, ref.node]
+            ref = following
+        return names
+
     def used_replacements(self, order: Iterable[str]) -> set[Ref]:
         """Which of `replaced` are really passed when the nodes of `order` take their inputs."""
         used = set()
