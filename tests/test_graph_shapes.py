@@ -253,6 +253,31 @@ def test_a_baked_batch_whose_rows_are_mixed_is_kept(tf, live, how, size):
             model.predict(saved.inputs["x"][:3])
 
 
+@pytest.mark.parametrize("how", ["first", "one image of all"])
+def test_a_batch_of_one_that_is_no_batch_in_between(tf, live, how):
+    """The image without its batch dimension: of several images, the first alone, or windows from one into the next."""
+
+    def build():
+        x = tf.placeholder(tf.float32, [1, 6, 6, 3], name="x")
+        kernel = tf.get_variable("kernel", [3, 3, 3, 2])
+        if how == "first":
+            return Net({x: rows(1, 6, 6, 3)}, [tf.tanh(tf.nn.conv2d(x, kernel, [1, 1, 1, 1], "SAME")[0], name="y")])
+        image = tf.reshape(x, [6, 6, 3]) * 0.5
+        h = tf.nn.conv2d(tf.expand_dims(image, 0), kernel, [1, 1, 1, 1], "SAME")
+        return Net({x: rows(1, 6, 6, 3)}, [tf.reshape(h, [1, 72], name="y")])
+
+    saved = live(build)
+    program = saved.matches()
+    model = load(saved.prefix.with_name("out.npz"))
+    images = np.concatenate([rows(2, 6, 6, 3, seed=1), saved.inputs["x"]])
+    if how == "first":
+        assert program.inputs[0].shape == (1, 6, 6, 3)
+        with pytest.raises(InputError):
+            model.predict(images)
+    else:
+        assert np.abs(model.predict(images)[2:] - saved.expected["y"]).max() <= 1e-5
+
+
 @pytest.mark.parametrize("length", [7, 32, 50])
 def test_a_text_of_which_the_beginning_is_taken(tf, live, length):
     """x[:, :32] has 32 words in both probes, and fewer where the text has."""

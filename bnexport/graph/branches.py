@@ -237,7 +237,7 @@ def _decide(
         if value != present and any(s[3] != clean[0][3] for s in clean):
             return None  # there is more than one kind of inference, such as evaluation and prediction
         return Flag(name, node.op, value, f"on the other side {why}")
-    if present is not None:
+    if present is not None and node.op != "Const":  # (which has its value without being decided)
         return Flag(name, node.op, present, "its own value; nothing in the graph tells training from inference")
     return None
 

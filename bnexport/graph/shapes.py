@@ -24,6 +24,7 @@ _SMALL_SIZES = ((2, 2), (2, 8), (2, 24))  # batch and open size, of which the fi
 _LARGE_SIZES = ((17, 640),)
 _SLICES = frozenset({"Slice", "StridedSlice"})
 _WINDOWS = frozenset({"Conv2D", "Conv3D", "DepthwiseConv2dNative", "MaxPool", "MaxPoolV2", "MaxPool3D", "AvgPool", "AvgPool3D"})
+_SHAPES_ALONE = frozenset({"Shape", "ShapeN", "Size", "Rank"})
 _KEPT_BYTES = 1 << 16  # constants whose values shape rules may want are small
 
 _MAY_SATURATE = frozenset(
@@ -93,7 +94,7 @@ def follow(live: Live, inputs: Mapping[str, Ref], outputs: Sequence[Ref], order:
     mixed = False
     try:
         shapes = _probe_twice(live, declared, order, PROBES, batch)
-        if batch is None or not _mixes_rows(live, shapes, order):
+        if batch is None or not _mixes_rows(live, [_probe(live, declared, order, size, _OPEN_SIZES[0], batch) for size in PROBES], order):
             return shapes
         mixed = True
     except GraphError:
@@ -153,24 +154,29 @@ def _varying(probes: Sequence[Mapping[Ref, Abstract]], ref: Ref) -> set[int]:
     return {axis for axis, (a, b) in enumerate(zip(first, second, strict=True)) if a != b}
 
 
-def _mixes_rows(live: Live, shapes: Shapes, order: Sequence[str]) -> bool:
-    """Whether something is summed up, compared or normalised along a dimension that goes with the batch."""
-    probes = [{ref: found[i] for ref, found in shapes.found.items()} for i in (0, 1)]
+def _mixes_rows(live: Live, probes: Sequence[Mapping[Ref, Abstract]], order: Sequence[str]) -> bool:
+    """Whether rows of a batch are summed up, compared, seen through one window or left out, where two probes differ in the batch size alone."""
     for name in order:
         node = live.graph.nodes[name]
         refs = live.inputs(node)
-        if not refs or not (varying := _varying(probes, refs[0])):
+        data = 2 if node.op == "Conv2DBackpropInput" else 0
+        if len(refs) <= data or node.op in _SHAPES_ALONE or not (varying := _varying(probes, refs[data])):
             continue
-        rank = shapes.rank(refs[0])
+        rank = len(probes[0][refs[data]].shape)
+        mixed: set[int] = set()
+        if Ref(name) in probes[0] and not _varying(probes, Ref(name)):
+            return True
         if node.op in ops.REDUCTIONS or node.op in ("ArgMax", "ArgMin", "Cumsum", "Cumprod"):
-            axes = shapes.constant(refs[1]) if refs[1] in shapes.found else live.value(refs[1])
+            axes = probes[0][refs[1]].value if refs[1] in probes[0] else live.value(refs[1])
             mixed = set(range(rank)) if axes is None else {int(axis) % rank for axis in axes.reshape(-1)}
         elif node.op in ("Softmax", "LogSoftmax"):
             mixed = {rank - 1}
         elif node.op in ("MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3"):
             mixed = {rank - 2 if node.attrs.get("transpose_a") or node.attrs.get("adj_x") else rank - 1}
-        else:
-            mixed = set(range(rank - 1)) if ops.in_training_mode(node) else set()
+        elif node.op in _WINDOWS or node.op in ("Conv2DBackpropInput", "ResizeBilinear", "ResizeNearestNeighbor", "ResizeBicubic"):
+            mixed = set(range(1, rank))
+        elif ops.in_training_mode(node):
+            mixed = {0}
         if mixed & varying:
             return True
     return False
