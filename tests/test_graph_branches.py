@@ -276,6 +276,55 @@ def test_no_evidence_asks(tf, live, cond_v2):
     saved.matches(set_values={"mode": True})
 
 
+@BOTH
+@pytest.mark.parametrize("default", [False, True])
+def test_a_mean_over_positions_is_no_evidence(tf, live, default, cond_v2):
+    """Global pooling by the mean or by the maximum, as a flag says."""
+
+    def build():
+        x = tf.placeholder(tf.float32, [None, 4, 4, 3], name="x")
+        largest = tf.placeholder_with_default(False, [], name="largest") if default else tf.placeholder(tf.bool, [], name="largest")
+        h = tf.cond(largest, lambda: tf.reduce_max(x, [1, 2]), lambda: tf.reduce_mean(x, [1, 2]))
+        return Net({x: rows(5, 4, 4, 3)}, [tf.nn.softmax(dense(tf, h, 3, "a"), name="y")], {largest: False})
+
+    saved = live(build, cond_v2=cond_v2)
+    if not default:
+        with pytest.raises(AmbiguousNetwork, match="choose with --set largest=true"):
+            saved.convert()
+    saved.matches(set_values={} if default else {"largest": False})
+
+
+def test_what_where_does_not_take_is_no_output(tf, live):
+    def build():
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        other = tf.placeholder_with_default(False, [], name="other")
+        a, b = dense(tf, x, 3, "a"), dense(tf, x, 3, "b")
+        return Net({x: rows(5, 6)}, [tf.nn.softmax(tf.where(other, a, b), name="y")])
+
+    saved = live(build)
+    saved.matches()
+    saved.matches(outputs=["y"])
+
+
+@BOTH
+def test_two_kinds_of_inference_ask(tf, live, cond_v2):
+    """0 trains; 1 or 2 may be what is wanted."""
+
+    def build():
+        mode = tf.placeholder(tf.int32, [], name="mode")
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        h = dense(tf, x, 5, "a")
+        h = tf.cond(tf.equal(mode, 0), lambda: tf.nn.dropout(h, 0.5), lambda: tf.identity(h))
+        z = dense(tf, h, 3, "b")
+        z = tf.cond(tf.equal(mode, 2), lambda: z / 3.0, lambda: tf.identity(z))
+        return Net({x: rows(5, 6)}, [tf.nn.softmax(z, name="y")], {mode: 2})
+
+    saved = live(build, cond_v2=cond_v2)
+    with pytest.raises(AmbiguousNetwork, match="its predicate comes from mode; choose with --set mode=VALUE"):
+        saved.convert()
+    saved.matches(set_values={"mode": 2})
+
+
 def test_evidence_on_both_sides_asks(tf, live):
     """tf.cond(p, dropout 0.5, dropout 0.9): neither side is inference's."""
 

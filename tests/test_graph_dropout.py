@@ -228,6 +228,15 @@ def test_noise_is_not_dropout(tf, live, noise):
     assert "random_" in str(caught.value)
 
 
+def test_noise_of_several_widths_is_not_dropout(tf, live):
+    def build():
+        x, y = network(tf, lambda _, h, scale: h + tf.random_uniform([int(h.shape[-1])]) * tf.range(float(int(h.shape[-1]))), 0.1)
+        return Net({x: rows(5, 6)}, [y])
+
+    with pytest.raises(UnsupportedOps, match="random numbers"):
+        live(build).convert()
+
+
 def test_noise_that_the_user_sets_to_zero(tf, live):
     def build(noise):
         x = tf.placeholder(tf.float32, [None, 6], name="x")

@@ -130,6 +130,75 @@ def test_python_code_is_refused(tf, live):
         live(build).convert(outputs=["y"])
 
 
+def test_python_code_in_the_middle_is_refused_without_asking_for_an_output(tf, live):
+    def build():
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        h = tf.py_func(lambda v: 2 * v, [tf.nn.relu(dense(tf, x, 6, "one"))], tf.float32, name="mine")
+        h.set_shape([None, 6])
+        return Net({x: X}, [dense(tf, h, 2, "two")])
+
+    with pytest.raises(UnsupportedOps, match="PyFunc: mine"):
+        live(build).convert()
+
+
+def test_python_code_behind_the_network_does_no_harm(tf, live):
+    def build():
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        y = tf.nn.relu(dense(tf, x, 6, "one"), name="y")
+        tf.py_func(lambda v: v.sum(), [y], tf.float32)
+        return Net({x: X}, [y])
+
+    live(build).matches()
+
+
+def test_what_prints_passes_its_operand_on(tf, live, capfd):
+    def build():
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        h = tf.nn.relu(dense(tf, x, 6, "one"))
+        return Net({x: X}, [tf.nn.softmax(dense(tf, tf.Print(h, [h]), 2, "two"), name="y")])
+
+    live(build).matches()
+    capfd.readouterr()  # what TensorFlow printed
+
+
+def test_parts_of_a_large_constant(tf, live):
+    """One part is large and is evaluated again when it is needed, the other is small."""
+
+    def build():
+        x = tf.placeholder(tf.float32, [None, 2], name="x")
+        small, large = tf.split(tf.get_variable("w", [150000, 2]), [3, 149997])
+        return Net({x: rows(5, 2)}, [tf.add(x * tf.gather(2.0 * large, 7) + tf.reduce_mean(small, 0), 0.5, name="y")])
+
+    live(build).matches(outputs=["y"])
+
+
+def jumps(tf, w, how):
+    """What makes something else of numbers that differ by one rounding."""
+    if how == "round":
+        return tf.round(w * 127.0) / 127.0
+    if how == "fake_quant":
+        return tf.fake_quant_with_min_max_args(w, -1, 1)
+    if how == "compare":
+        return tf.where(w * 3.0 >= tf.constant(0.1) * 3.0, w, -w)
+    return w[: tf.cast(tf.constant(0.7) * 10.0, tf.int32)]
+
+
+@pytest.mark.parametrize("how", ["round", "fake_quant", "compare", "cast"])
+def test_what_jumps_jumps_where_single_precision_does(tf, live, how):
+    """Constants are evaluated in float64, in which 0.7 * 10 is less than 7 and (k + 1/2) / 127 * 127 no half."""
+    w = ((np.arange(28) + 0.5) / 127).astype(np.float32).reshape(7, 4)
+    if how == "fake_quant":
+        w = (w / w.max() * np.arange(28).reshape(7, 4) / np.float32(127.5)).astype(np.float32)
+    if how == "compare":
+        w[::2] = 0.1
+
+    def build():
+        x = tf.placeholder(tf.float32, [None, 7], name="x")
+        return Net({x: rows(5, 7)}, [tf.matmul(x, jumps(tf, tf.get_variable("w", [7, 4]), how), name="y")])
+
+    live(build, {"w": w}).matches()
+
+
 def test_all_missing_operators_in_one_message(tf, live):
     def build():
         x = tf.placeholder(tf.float32, [None, 6], name="x")

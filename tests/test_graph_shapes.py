@@ -223,3 +223,94 @@ def test_the_runner_says_what_shape_it_wants(tf, live):
     saved.convert()
     with pytest.raises(InputError, match=r"the input 'points' was given the shape \(4, 3\); it is float32 of shape \(any, 8, 3\)"):
         load(saved.prefix.with_name("out.npz")).predict(rows(4, 3))
+
+
+@pytest.mark.parametrize("how", ["moments", "gram", "softmax"])
+@pytest.mark.parametrize("size", [1, 4])
+def test_a_baked_batch_whose_rows_are_mixed_is_kept(tf, live, how, size):
+    """What a batch of one makes of itself, a larger one would make of all its images together."""
+
+    def build():
+        x = tf.placeholder(tf.float32, [size, 5, 3], name="x")
+        h = dense(tf, tf.reshape(x, [-1, 3]), 4, "h")
+        if how == "moments":
+            mean, variance = tf.nn.moments(h, [0])
+            h = tf.nn.batch_normalization(h, mean, variance, None, None, 1e-3)
+        elif how == "gram":
+            h = tf.matmul(h, tf.nn.softmax(tf.matmul(h, h, transpose_a=True)))
+        else:
+            h = tf.transpose(tf.nn.softmax(tf.transpose(h)))
+        return Net({x: rows(size, 5, 3)}, [tf.reshape(h, [size, 5, 4], name="y")])
+
+    saved = live(build)
+    program = saved.matches(outputs=["y"])
+    assert program.conversion["batch"] == size
+    model = load(saved.prefix.with_name("out.npz"))
+    twice = model.predict(np.concatenate([saved.inputs["x"][::-1], saved.inputs["x"]]))
+    assert np.abs(twice[size:] - saved.expected["y"]).max() <= 1e-5
+    if size > 1:
+        with pytest.raises(InputError, match="whose scores may depend on each other: give 4 rows, not 3"):
+            model.predict(saved.inputs["x"][:3])
+
+
+@pytest.mark.parametrize("how", ["first", "one image of all"])
+def test_a_batch_of_one_that_is_no_batch_in_between(tf, live, how):
+    """The image without its batch dimension: of several images, the first alone, or windows from one into the next."""
+
+    def build():
+        x = tf.placeholder(tf.float32, [1, 6, 6, 3], name="x")
+        kernel = tf.get_variable("kernel", [3, 3, 3, 2])
+        if how == "first":
+            return Net({x: rows(1, 6, 6, 3)}, [tf.tanh(tf.nn.conv2d(x, kernel, [1, 1, 1, 1], "SAME")[0], name="y")])
+        image = tf.reshape(x, [6, 6, 3]) * 0.5
+        h = tf.nn.conv2d(tf.expand_dims(image, 0), kernel, [1, 1, 1, 1], "SAME")
+        return Net({x: rows(1, 6, 6, 3)}, [tf.reshape(h, [1, 72], name="y")])
+
+    saved = live(build)
+    program = saved.matches()
+    model = load(saved.prefix.with_name("out.npz"))
+    images = np.concatenate([rows(2, 6, 6, 3, seed=1), saved.inputs["x"]])
+    if how == "first":
+        assert program.inputs[0].shape == (1, 6, 6, 3)
+        with pytest.raises(InputError):
+            model.predict(images)
+    else:
+        assert np.abs(model.predict(images)[2:] - saved.expected["y"]).max() <= 1e-5
+
+
+@pytest.mark.parametrize("length", [7, 32, 50])
+def test_a_text_of_which_the_beginning_is_taken(tf, live, length):
+    """x[:, :32] has 32 words in both probes, and fewer where the text has."""
+
+    def build(size=8):
+        x = tf.placeholder(tf.float32, [None, None, 6], name="x")
+        h = tf.tanh(x[:, :32] * tf.get_variable("w", [6]))
+        y = tf.nn.softmax(tf.reshape(h, [-1, tf.shape(h)[1] * 6]), name="y")
+        return Net({x: rows(size, length, 6)}, [y])
+
+    other_batches(live(build), build, live, [1, 16])
+
+
+def test_strides_that_leave_little_of_an_image(tf, live):
+    """ceil(96 / 64) and ceil(128 / 64) are both 2, but 256 / 64 is 4."""
+
+    def build(size=2):
+        x = tf.placeholder(tf.float32, [None, None, None, 3], name="x")
+        h = x
+        for _ in range(3):
+            h = tf.nn.max_pool2d(h, 4, 4, "SAME")
+        shape = tf.shape(h)
+        tokens = tf.nn.softmax(tf.reshape(h, tf.stack([shape[0], shape[1] * shape[2], 3])), 1)
+        return Net({x: rows(size, 256, 192, 3)}, [tf.multiply(tokens, tf.get_variable("w", [3]), name="y")])
+
+    other_batches(live(build), build, live, [1, 3])
+
+
+def test_the_first_rows_of_a_batch(tf, live):
+    def build(size=6):
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        return Net({x: rows(size, 6)}, [tf.nn.softmax(dense(tf, dense(tf, x, 4, "h")[:8], 3, "out"), name="y")])
+
+    saved = live(build)
+    other_batches(saved, build, live, [1, 8, 20])
+    assert load(saved.prefix.with_name("out.npz")).outputs[0].shape == (None, 3)

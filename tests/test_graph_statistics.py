@@ -301,6 +301,20 @@ def test_a_running_centre_of_features_is_not_put_in_place_of_them(tf, live):
     live(build).matches()
 
 
+def test_a_sum_that_is_kept_over_batches_is_not_put_in_place_of_the_batchs(tf, live):
+    def build():
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        h = dense(tf, x, 4, "one")
+        total = tf.reduce_sum(h, 0)
+        tf.add_to_collection("u", tf.assign_add(tf.get_variable("total", [4], trainable=False), total))
+        tf.add_to_collection("u", tf.assign(seen := tf.get_variable("seen", [4], trainable=False), seen + total * 0.1))
+        return Net({x: rows(5, 6)}, [tf.nn.softmax(h - total / 5.0, name="y")])
+
+    program = live(build).matches()
+    assert program.conversion["statistics"] == []
+    assert "scores depend on the batch" in program.conversion["warnings"][0]
+
+
 def test_input_standardised_by_a_running_mean(tf, live):
     """x - moving mean, where the moving mean is read before it is written: no batch statistic on the way at all."""
 
@@ -325,6 +339,20 @@ def test_statistics_that_were_never_updated_are_warned_of(tf, live):
     untouched = {f"layer{i}/{n}": np.full(w, v, np.float32) for i, w in enumerate((8, 7)) for n, v in (("moving_mean", 0), ("moving_variance", 1))}
     program = live(build, untouched).matches()
     assert "layer0/moving_mean and layer0/moving_variance are still 0 and 1: training never updated them" in program.conversion["warnings"][0]
+
+
+@pytest.mark.parametrize("resource", [False, True])
+def test_a_variable_that_is_written_before_it_is_read_is_warned_of(tf, live, resource):
+    def build():
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        factor = tf.get_variable("factor", [], initializer=tf.constant_initializer(2.0))
+        with tf.control_dependencies([factor.assign_add(1.0, name="count") if resource else tf.assign_add(factor, 1.0, name="count")]):
+            read = factor.read_value()
+        return Net({x: rows(5, 6)}, [tf.multiply(dense(tf, x, 4, "one"), read, name="y")])
+
+    saved = live(build, resource=resource)
+    program = saved.matches(expected={"y": saved.expected["y"] * np.float32(2 / 3)})
+    assert program.conversion["warnings"] == ["count writes factor before it is read: scores are those of the value in the checkpoint"]
 
 
 @pytest.mark.parametrize(

@@ -132,8 +132,11 @@ def _mixed_axes(layer: Layer, rank: int) -> tuple[int, ...] | None:
         sizes = _integers(layer, 1) if layer.op == "MaxPoolV2" else layer.attrs["ksize"]
         channels = channel_axis(layer, rank)
         return None if sizes is None else tuple(axis for axis in range(1 - rank, 0) if axis != channels or sizes[axis] != 1)
-    if layer.op in _RESIZES or layer.op in _BLOCKS:
+    if layer.op in _RESIZES:
         return tuple(range(1 - rank, -1))
+    if layer.op in _BLOCKS:
+        blocks = _integers(layer, 1) if layer.op.endswith("ND") else (2, 2)
+        return None if blocks is None else tuple(range(1 - rank, len(blocks) + 1 - rank))
     if layer.op in _REDUCTIONS:
         reduced = _integers(layer, 1)
         return None if reduced is None else tuple(axis % rank - rank for axis in reduced)

@@ -177,13 +177,14 @@ def find_flags(branches: Branches, evaluate: Evaluate, given: dict[Ref, Any], ac
         elif node.op in ops.SELECTS:
             predicate = skip_identities(graph, node.inputs[0])
             found = predicates.setdefault(predicate, branches.evidence.get(predicate, ([], [])))
+            merges.setdefault(predicate, [])
             behind = {1: _training_behind(graph, node.inputs[1]), 0: _training_behind(graph, node.inputs[2])}
             for value in (0, 1):
                 if behind[value] and not behind[1 - value]:
                     found[value].append(f"{behind[value]} lies behind the {'true' if value else 'false'} side of {node.name}")
     by_flags: dict[frozenset[str], list[Ref]] = {}
     for predicate in predicates:
-        leaves = _flags_of(graph, predicate)
+        leaves = flags_of(graph, predicate)
         if leaves:
             by_flags.setdefault(leaves, []).append(predicate)
     found_flags: list[Flag] = []
@@ -217,22 +218,26 @@ def _decide(
     evidence = {p: predicates[p] for p in candidates}
     if not any(e[0] or e[1] for e in evidence.values()):
         evidence = {p: _statistics_evidence(branches, p, merges.get(p, [])) for p in candidates}
-    scores: list[tuple[int, Any, str]] = []
+    scores: list[tuple[int, Any, str, list[int]]] = []
     for value in domain:
-        count, why = 0, ""
+        count, why, chosen = 0, "", []
         for predicate, sides in evidence.items():
             try:
                 result = int(bool(evaluate(predicate, {**known, Ref(name): np.asarray(value)})))
             except BnexportError:
                 return None  # the predicate needs more than flags: it is looked at again if an output depends on it
             count += len(sides[result])
+            if predicate in merges:  # values are chosen by it, not only side effects
+                chosen.append(result)
             why = why or (sides[1 - result][0] if sides[1 - result] else "")
-        scores.append((count, value, why))
+        scores.append((count, value, why, chosen))
     clean = [s for s in scores if s[0] == 0]
     if clean and len(clean) < len(scores):
-        _, value, why = clean[0]
+        _, value, why, _ = clean[0]
+        if value != present and any(s[3] != clean[0][3] for s in clean):
+            return None  # there is more than one kind of inference, such as evaluation and prediction
         return Flag(name, node.op, value, f"on the other side {why}")
-    if present is not None:
+    if present is not None and node.op != "Const":  # (which has its value without being decided)
         return Flag(name, node.op, present, "its own value; nothing in the graph tells training from inference")
     return None
 
@@ -242,7 +247,7 @@ def _kind(node: Node) -> str:
     return {"bool": "b", "float32": "f", "float64": "f", "float16": "f", "bfloat16": "f"}.get(dtype, "u" if str(dtype).startswith("u") else "i")
 
 
-def _flags_of(graph: Graph, predicate: Ref) -> frozenset[str]:
+def flags_of(graph: Graph, predicate: Ref) -> frozenset[str]:
     """The placeholders, variables and boolean constants that a predicate is computed from; nothing if it takes more than flags."""
     leaves: set[str] = set()
     seen: set[str] = set()
@@ -310,5 +315,13 @@ def _statistics_evidence(branches: Branches, predicate: Ref, merges: list[Node])
 
 
 def _nearby_statistic(graph: Graph, ref: Ref) -> str:
-    """A mean behind `ref` that is reached through operators which keep statistics what they are."""
-    return _nearby(graph, ref, _KEEP_STATISTICS, lambda n: n.op in ("Mean", "Sum") or ops.in_training_mode(n))
+    """A mean over the batch behind `ref` that is reached through operators which keep statistics what they are."""
+    return _nearby(graph, ref, _KEEP_STATISTICS, lambda n: _reduces_batch(graph, n) or ops.in_training_mode(n))
+
+
+def _reduces_batch(graph: Graph, node: Node) -> bool:
+    """Whether a mean or sum goes over the first axis; a pooling over positions, say, does not, and is no sign of training."""
+    if node.op not in ("Mean", "Sum") or len(node.inputs) != 2:
+        return False
+    axes = graph.node(skip_identities(graph, node.inputs[1]).node)
+    return axes.op == "Range" or (axes.op == "Const" and 0 in axes.attrs["value"].reshape(-1))  # a range is all axes, of an unknown rank

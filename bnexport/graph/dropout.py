@@ -65,7 +65,7 @@ def _masks(live: Live, users: dict[Ref, list[Node]], uniform: Ref) -> Iterator[t
             other = operands[1] if first else operands[0]
             if user.op in _ADDS and (floors := [f for f in users.get(Ref(user.name), ()) if f.op == "Floor"]):
                 yield from ((Ref(f.name), other, True) for f in floors)
-            elif user.op in (*_ADDS, "Mul") and not live.is_dynamic(other) and live.value(other) == (1 if user.op == "Mul" else 0):
+            elif user.op in (*_ADDS, "Mul") and not live.is_dynamic(other) and np.all(live.value(other) == (1 if user.op == "Mul" else 0)):
                 queue.append(Ref(user.name))  # tf.random_uniform: the number times (max - min), plus min
             elif user.op in ("GreaterEqual", "Greater", "Less", "LessEqual"):
                 yield Ref(user.name), other, (user.op in ("Less", "LessEqual")) == first

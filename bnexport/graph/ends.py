@@ -11,7 +11,8 @@ from bnexport.graph.graphdef import Node, Ref
 
 _DECISIONS = frozenset(
     {"ArgMax", "ArgMin", "Equal", "NotEqual", "Greater", "GreaterEqual", "Less", "LessEqual", "InTopK", "InTopKV2", "TopK", "TopKV2", "Round", "Rint",
-     "OneHot", "Multinomial", "AsString", "LogicalAnd", "LogicalOr", "LogicalNot", "Where", "IsNan", "IsInf", "IsFinite", "All", "Any"}
+     "OneHot", "Multinomial", "AsString", "LogicalAnd", "LogicalOr", "LogicalNot", "Where", "IsNan", "IsInf", "IsFinite", "All", "Any",
+     "PyFunc", "EagerPyFunc", "PyFuncStateless"}  # (Python at the end of a graph draws or measures; in the middle it is refused)
 )  # fmt: skip
 _ARITHMETIC = frozenset(
     {"Sub", "Add", "AddV2", "Mul", "Square", "SquaredDifference", "Pow", "Abs", "Neg", "Log", "Log1p", "RealDiv", "Div", "Maximum", "Minimum", "Sum",
@@ -68,8 +69,10 @@ class Ends:
         """What goes into decided conditions and comes out of none."""
         live = self.live
         outside = [n for n in list(live.graph.nodes.values()) if not belongs_to_training(n)]
+        selects = [n for n in outside if n.op in ops.SELECTS and Ref(n.name) not in live.replaced and live.resolve(Ref(n.name)) != Ref(n.name)]
         offered = {live.resolve(n.inputs[0]) for n in outside if n.op in ops.SWITCHES and live.is_decided(n)}
-        return offered - {live.resolve(Ref(n.name)) for n in outside if n.op in ops.MERGES}
+        offered |= {live.resolve(ref) for n in selects for ref in n.inputs[1:]}
+        return offered - {live.resolve(Ref(n.name)) for n in outside if n.op in ops.MERGES} - {live.resolve(Ref(n.name)) for n in selects}
 
     def _is_dropped(self, name: str) -> bool:
         """Whether a node is only computed for the side of a condition that is not taken."""

@@ -21,6 +21,7 @@ from bnexport.graph.shapes import Shapes, follow
 from bnexport.graph.statistics import Replacement, batch_statistics, use_moving_statistics
 from bnexport.graph.values import dtype_name
 from bnexport.graph.variables import Variables
+from bnexport.graph.writes import written_before_read
 from bnexport.options import Options
 from bnexport.program import Port
 
@@ -115,15 +116,18 @@ def record(inference: Inference, options: Options) -> dict[str, Any]:
     if batch_nodes:
         entries["uses_batch"] = batch_nodes
         entries["warnings"].append(f"scores depend on the batch: {', '.join(batch_nodes[:4])} take statistics over it, in TensorFlow as here")
+    entries["warnings"] += [
+        f"{assignment} writes {variable} before it is read: scores are those of the value in the checkpoint"
+        for variable, assignment in written_before_read(live, inference.order).items()
+    ]
     keys = {live.variables.saved(graph.nodes[name]).key for name in inference.order if graph.nodes[name].op in ops.VARIABLES}
     available = sorted(key for key, average in inference.averages.items() if key in keys or average in keys)
     if available:
         entries["averages"] = {"of": available, "taken": options.averages}
     if inference.shapes.batch is not None:
         entries["batch"] = inference.shapes.batch
-        entries["warnings"].append(
-            f"the network is built for batches of {inference.shapes.batch} rows: a smaller one is filled up, and the added rows' scores dropped"
-        )
+        rest = "it takes so many at a time" if inference.shapes.mixed else "a smaller one is filled up, and the added rows' scores dropped"
+        entries["warnings"].append(f"the network is built for batches of {inference.shapes.batch} rows: {rest}")
     return entries
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from bnexport.errors import AmbiguousNetwork, BnexportError, GraphError, TensorNotFound, UnsupportedOps, UsageError
 from bnexport.graph import ops
-from bnexport.graph.branches import Branches, Flag, find_branches, find_flags
+from bnexport.graph.branches import Branches, Flag, find_branches, find_flags, flags_of
 from bnexport.graph.graphdef import Graph, Node, Ref, constant_node, topological
 from bnexport.graph.variables import Variables
 from bnexport.kernels import OPS
@@ -18,6 +18,12 @@ from bnexport.kernels.table import NDArray, evaluate
 from bnexport.program import Array, InMemory
 
 _KEPT_BYTES = 1 << 20  # constants up to this size are kept once evaluated; larger ones are evaluated again when they are written
+_STEPS = frozenset(
+    {"Floor", "Ceil", "Round", "Rint", "Sign", "Cast", "Equal", "NotEqual", "Greater", "GreaterEqual", "Less", "LessEqual", "FloorDiv", "FloorMod",
+     "Mod", "TruncateDiv", "TruncateMod", "ArgMax", "ArgMin", "TopK", "TopKV2", "Range", "IsInf", "IsNan", "IsFinite", "FakeQuantWithMinMaxArgs",
+     "FakeQuantWithMinMaxVars", "FakeQuantWithMinMaxVarsPerChannel"}
+)  # fmt: skip
+"""Operators that jump: where float32 says 0.7 * 10 is 7 and float64 that it is a little less, they give something else altogether."""
 
 
 class Live:
@@ -40,6 +46,7 @@ class Live:
         self.sources: set[str] = set()
         self._resolved: dict[Ref, Ref] = {}
         self._values: dict[Ref, NDArray] = {}
+        self._narrow: dict[Ref, NDArray] = {}
         self._dynamic: dict[str, bool] = {}
         self._predicates: dict[Ref, bool | None] = {}
         self.flags = find_flags(self.branches, self._assume, self.fixed, self._actual)
@@ -50,6 +57,7 @@ class Live:
     def _forget(self) -> None:
         self._resolved.clear()
         self._values.clear()
+        self._narrow.clear()
         self._dynamic.clear()
         self._predicates.clear()
 
@@ -188,8 +196,10 @@ class Live:
 
     def undecided(self, merge: Node) -> str:
         """What to tell the user of a condition whose branches are both possible."""
-        flags = sorted({self.resolve(p).node for p in self.branches.predicates_at(merge)})
-        names = " or ".join(f"--set {name}=true|false" for name in flags) or "--output"
+        predicates = self.branches.predicates_at(merge)
+        flags = sorted({f for p in predicates for f in flags_of(self.graph, p) - {ref.node for ref in self.fixed} or {self.resolve(p).node}})
+        boolean = {f for f in flags if self.graph.nodes[f].attrs.get("dtype", "bool") == "bool"}
+        names = " or ".join(f"--set {name}={'true|false' if name in boolean else 'VALUE'}" for name in flags) or "--output"
         return (
             f"{self.graph.source}: nothing in the graph tells which branch of the condition at {merge.name!r} is inference's; "
             f"its predicate comes from {', '.join(flags) or 'a computed value'}; choose with {names}"
@@ -227,42 +237,49 @@ class Live:
         return self.inputs(node)
 
     def value(self, ref: Ref) -> NDArray:
-        """A constant's value, floating point in float64.
+        """A constant's value, floating point in float64; but what jumps jumps where it does in the graph's own dtype.
 
         Raises:
             AmbiguousNetwork: it depends on a flag that nobody set.
             UnsupportedOps: an operator on the way has no kernel.
         """
+        return self._evaluated(ref, self._values, wide=True)
+
+    def _evaluated(self, ref: Ref, kept: dict[Ref, NDArray], *, wide: bool) -> NDArray:
+        """A constant's value in float64, or in the dtypes of the graph; `kept` are those that are known already."""
         start = self.resolve(ref)
-        if start in self._values:
-            return self._values[start]
-        order = topological(self.graph, [start.node], lambda n: [] if (n.name, 0) in self._values else self.inputs(n))
+        if start in kept:
+            return kept[start]
+        order = topological(self.graph, [start.node], lambda n: [] if (n.name, 0) in kept else self.inputs(n))
         values: dict[Ref, NDArray] = {}
         for name in order:
             node = self.graph.nodes[name]
-            if Ref(name) in self._values:
+            if Ref(name) in kept:
                 continue
-            operands = [values[r] if r in values else self._values[r] for r in self.inputs(node)]
-            for i, result in enumerate(self._compute(node, operands)):
-                where = self._values if result.nbytes <= _KEPT_BYTES else values
-                where[Ref(name, i)] = result
-        return values[start] if start in values else self._values[start]
+            refs = self.inputs(node)
+            operands = [values[r] if r in values else kept[r] for r in refs]
+            if wide and node.op in _STEPS and not _only_rounds(node, operands) and any(o.dtype.kind == "f" for o in operands):
+                operands = [self._evaluated(r, self._narrow, wide=False) for r in refs]
+            if wide and _only_rounds(node, operands):
+                results = operands
+            else:
+                results = [_widen(r) if wide else r for r in self._compute(node, operands)]
+            where = kept if sum(result.nbytes for result in results) <= _KEPT_BYTES else values
+            where.update({Ref(name, i): result for i, result in enumerate(results)})
+        return values[start] if start in values else kept[start]
 
     def _compute(self, node: Node, operands: list[NDArray]) -> Iterable[NDArray]:
         if node.op == "Const":
-            return [_widen(node.attrs["value"])]
+            return [node.attrs["value"]]
         if node.op in ops.VARIABLES:
-            return [_widen(self.variables.value(node))]
+            return [self.variables.value(node)]
         if node.op in ("IsVariableInitialized", "VarIsInitializedOp"):
             return [np.asarray(True)]
         if ops.is_source(node) or node.op == "PlaceholderWithDefault":
             raise AmbiguousNetwork(f"{self.graph.source}: {node.name!r} ({node.op}) has no value; give it one with --set {node.name}=VALUE")
         if node.op not in OPS:
             raise UnsupportedOps(f"{self.graph.source}: bnexport has no operator {node.op}, which the node {node.name!r} uses to compute a constant")
-        if node.op == "Cast" and operands[0].dtype.kind == "f" and np.dtype(_cast_target(node)).kind == "f":
-            return operands
-        with np.errstate(all="ignore"):
-            return [_widen(result) for result in evaluate(OPS[node.op], node.attrs, operands)]
+        return evaluate(OPS[node.op], node.attrs, operands)
 
     def array(self, ref: Ref) -> Array:
         """A constant as an array that is computed, or read, when its pieces are asked for; a variable keeps its own dtype."""
@@ -278,6 +295,14 @@ class Live:
         """The names of the variables that a constant is computed from, nearest first."""
         order = topological(self.graph, [self.resolve(ref).node], self.inputs)
         return [name for name in reversed(order) if self.graph.nodes[name].op in ops.VARIABLES]
+
+    def passed(self, ref: Ref) -> list[str]:
+        """The nodes from a reference on that only pass on what they take; none in front of the last that something was put in place of."""
+        names: list[str] = []
+        while (following := self._step(ref)) != ref:
+            names = [] if ref in self.replaced else [*names, ref.node]
+            ref = following
+        return names
 
     def used_replacements(self, order: Iterable[str]) -> set[Ref]:
         """Which of `replaced` are really passed when the nodes of `order` take their inputs."""
@@ -336,9 +361,9 @@ def _as_declared(graph: Graph, ref: Ref, value: Any) -> NDArray:
     return array.astype(np.float64) if declared in ("float32", "float64", "float16", "bfloat16") else array
 
 
-def _cast_target(node: Node) -> str:
-    target = str(node.attrs["DstT"])
-    return "float32" if target == "bfloat16" else target
+def _only_rounds(node: Node, operands: list[NDArray]) -> bool:
+    """Whether a node turns floating point into floating point of another size."""
+    return node.op == "Cast" and operands[0].dtype.kind == "f" and str(node.attrs["DstT"]) in ("float16", "bfloat16", "float32", "float64")
 
 
 def _widen(array: NDArray) -> NDArray:

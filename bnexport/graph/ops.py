@@ -4,7 +4,7 @@ from bnexport.graph.graphdef import Node
 
 PASS_THROUGH = frozenset(
     {"Identity", "RefIdentity", "StopGradient", "PreventGradient", "CheckNumerics", "CheckNumericsV2", "Snapshot", "EnsureShape",
-     "PlaceholderWithDefault", "DebugIdentity", "DebugIdentityV2", "ReadVariableOp", "DeepCopy", "GuaranteeConst"}
+     "PlaceholderWithDefault", "DebugIdentity", "DebugIdentityV2", "ReadVariableOp", "DeepCopy", "GuaranteeConst", "Print"}
 )  # fmt: skip
 SWITCHES = frozenset({"Switch", "RefSwitch"})
 MERGES = frozenset({"Merge", "RefMerge"})
@@ -44,12 +44,8 @@ def is_source(node: Node) -> bool:
 
 
 def is_summary(op: str) -> bool:
-    """Whether an operator only reports: summaries, prints, assertions, histograms."""
-    return (
-        "Summary" in op
-        or op in {"Print", "PrintV2", "Assert", "HistogramFixedWidth", "Timestamp", "PyFunc", "EagerPyFunc", "PyFuncStateless"}
-        or op.startswith("Debug")
-    )
+    """Whether an operator only reports: summaries, prints that pass nothing on, assertions, histograms."""
+    return "Summary" in op or op in {"PrintV2", "Assert", "HistogramFixedWidth", "Timestamp"} or op.startswith("Debug")
 
 
 def in_training_mode(node: Node) -> bool:

@@ -1,7 +1,8 @@
 """Shapes followed through a network without computing it.
 
 Shape rules work on concrete sizes. To learn which dimensions depend on the batch, a network is followed twice, with two batch sizes: what comes out
-equal is fixed, what differs is not. The same holds for values: a target shape that comes out equal both times is a constant.
+equal is fixed, what differs is not. The same holds for values: a target shape that comes out equal both times is a constant. Where two sizes may be
+equal by being cut off (the first 32 words of a text, an image after strides of 64), it is followed once more, with sizes that tell.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,11 @@ from bnexport.kernels.table import Abstract, infer
 
 PROBES = (11, 13)  # two batch sizes that no real dimension is likely to be, so that a confusion shows as an error
 _OPEN_SIZES = (96, 128)  # for an image's height or width that the graph leaves open
+_SMALL_SIZES = ((2, 2), (2, 8), (2, 24))  # batch and open size, of which the first that fits the network shows what is cut off
+_LARGE_SIZES = ((17, 640),)
+_SLICES = frozenset({"Slice", "StridedSlice"})
+_WINDOWS = frozenset({"Conv2D", "Conv3D", "DepthwiseConv2dNative", "MaxPool", "MaxPoolV2", "MaxPool3D", "AvgPool", "AvgPool3D"})
+_SHAPES_ALONE = frozenset({"Shape", "ShapeN", "Size", "Rank"})
 _KEPT_BYTES = 1 << 16  # constants whose values shape rules may want are small
 
 _MAY_SATURATE = frozenset(
@@ -37,21 +43,22 @@ def computed_dtype(name: str) -> str:
 
 @dataclass(slots=True)
 class Shapes:
-    """What two probes found: for each reference its two `Abstract`s.
+    """What two or more probes found: for each reference an `Abstract` of each.
 
-    `batch` is the size that the graph was built for, where it cannot be generalised. `unsure` are values that came out equal though what they were
+    `batch` is the size that the graph was built for, where it cannot be generalised; `mixed` says whether that is because rows
+    depend on each other. `unsure` are values that came out equal though what they were
     computed from did not, by an operator that may well give something else for a third size (a minimum, a quotient): they are no constants.
     """
 
-    found: dict[Ref, tuple[Abstract, Abstract]] = field(default_factory=dict)
+    found: dict[Ref, tuple[Abstract, ...]] = field(default_factory=dict)
     input_shapes: dict[Ref, tuple[int | None, ...]] = field(default_factory=dict)
     batch: int | None = None
+    mixed: bool = False
     unsure: set[Ref] = field(default_factory=set)
 
     def of(self, ref: Ref) -> tuple[int | None, ...]:
         """A shape with None for sizes that vary."""
-        first, second = self.found[ref]
-        return tuple(a if a == b else None for a, b in zip(first.shape, second.shape, strict=True))
+        return tuple(sizes[0] if len(set(sizes)) == 1 else None for sizes in zip(*(probe.shape for probe in self.found[ref]), strict=True))
 
     def rank(self, ref: Ref) -> int:
         """The number of dimensions."""
@@ -63,16 +70,10 @@ class Shapes:
 
     def constant(self, ref: Ref) -> "np.ndarray[Any, Any] | None":
         """The value, where it depends on fixed sizes only."""
-        first, second = self.found[ref]
-        if (
-            ref in self.unsure
-            or first.value is None
-            or second.value is None
-            or first.shape != second.shape
-            or not np.array_equal(first.value, second.value)
-        ):
+        value = self.found[ref][0].value
+        if ref in self.unsure or value is None or any(p.value is None or not np.array_equal(p.value, value) for p in self.found[ref][1:]):
             return None
-        return first.value
+        return value
 
 
 def follow(live: Live, inputs: Mapping[str, Ref], outputs: Sequence[Ref], order: Sequence[str], given: Mapping[str, Sequence[int | None]]) -> Shapes:
@@ -91,24 +92,37 @@ def follow(live: Live, inputs: Mapping[str, Ref], outputs: Sequence[Ref], order:
         raise UsageError(f"{live.graph.source}: a shape was given for {unknown[0]!r}, which is no input; the inputs are {', '.join(inputs)}")
     baked = {shape[0] for ref, shape in declared.items() if shape and shape[0] is not None}
     batch = baked.pop() if len(baked) == 1 else None
+    mixed = False
     try:
-        return _probe_twice(live, declared, order, PROBES, batch)
+        shapes = _probe_twice(live, declared, order, PROBES, batch)
+        if batch is None or not _mixes_rows(live, [_probe(live, declared, order, size, _OPEN_SIZES[0], batch) for size in PROBES], order):
+            return shapes
+        mixed = True
     except GraphError:
         if batch is None:
             raise
-        shapes = _probe_twice(live, declared, order, (batch, batch), None)
-        ends = [shapes.found[ref] for ref in outputs]
-        if all(end[0].shape[:1] == (batch,) for end in ends):  # rows come out as they went in: it is a batch, and not an example's first dimension
-            shapes.batch = batch
-            shapes.input_shapes = {ref: (None, *shape[1:]) if shape[:1] == (batch,) else shape for ref, shape in shapes.input_shapes.items()}
-        return shapes
+    shapes = _probe_twice(live, declared, order, (batch, batch), None)
+    ends = [shapes.found[ref] for ref in outputs]
+    if all(end[0].shape[:1] == (batch,) for end in ends):  # rows come out as they went in: it is a batch, and not an example's first dimension
+        shapes.batch, shapes.mixed = batch, mixed
+        shapes.input_shapes = {ref: (None, *shape[1:]) if shape[:1] == (batch,) else shape for ref, shape in shapes.input_shapes.items()}
+    return shapes
 
 
 def _probe_twice(
     live: Live, declared: Mapping[Ref, tuple[int | None, ...]], order: Sequence[str], sizes: tuple[int, int], baked: int | None
 ) -> Shapes:
     probes = [_probe(live, declared, order, size, open_, baked) for size, open_ in zip(sizes, _OPEN_SIZES, strict=True)]
-    shapes = Shapes({ref: (probes[0][ref], probes[1][ref]) for ref in probes[0] if ref in probes[1]})
+    for further in _further(live, probes, order):
+        for size, open_ in further:
+            try:
+                probe = _probe(live, declared, order, size if sizes[0] != sizes[1] else sizes[0], open_, baked)
+            except GraphError:
+                continue  # the network does not take such sizes
+            if all(len(probe[ref].shape) == len(known.shape) for ref, known in probes[0].items()):
+                probes.append(probe)
+                break
+    shapes = Shapes({ref: tuple(probe[ref] for probe in probes) for ref in probes[0]})
     for ref, shape in declared.items():
         free = shape and (shape[0] is None or (baked is not None and shape[0] == baked))
         shapes.input_shapes[ref] = (None, *shape[1:]) if free else shape
@@ -121,10 +135,58 @@ def _probe_twice(
     return shapes
 
 
-def _differs(found: tuple[Abstract, Abstract]) -> bool:
+def _further(live: Live, probes: Sequence[Mapping[Ref, Abstract]], order: Sequence[str]) -> list[tuple[tuple[int, int], ...]]:
+    """The sizes to follow a network with once more, because in two probes something may have been cut off to one size."""
+    cut: set[bool] = set()
+    for name in order:
+        node = live.graph.nodes[name]
+        if node.op in _SLICES or node.op in _WINDOWS:
+            before, after = (len(_varying(probes, r)) for r in (live.inputs(node)[0], Ref(name)))
+            if after < before:
+                cut.add(node.op in _SLICES)
+    return [_SMALL_SIZES] * (True in cut) + [_LARGE_SIZES] * (False in cut)
+
+
+def _varying(probes: Sequence[Mapping[Ref, Abstract]], ref: Ref) -> set[int]:
+    """The axes along which two probes differ; none of a constant, or of an input that is one."""
+    if ref not in probes[0]:
+        return set()
+    first, second = (probe[ref].shape for probe in probes[:2])
+    return {axis for axis, (a, b) in enumerate(zip(first, second, strict=True)) if a != b}
+
+
+def _mixes_rows(live: Live, probes: Sequence[Mapping[Ref, Abstract]], order: Sequence[str]) -> bool:
+    """Whether rows of a batch are summed up, compared, seen through one window or left out, where two probes differ in the batch size alone."""
+    for name in order:
+        node = live.graph.nodes[name]
+        refs = live.inputs(node)
+        data = 2 if node.op == "Conv2DBackpropInput" else 0
+        if len(refs) <= data or node.op in _SHAPES_ALONE or not (varying := _varying(probes, refs[data])):
+            continue
+        rank = len(probes[0][refs[data]].shape)
+        mixed: set[int] = set()
+        if Ref(name) in probes[0] and not _varying(probes, Ref(name)):
+            return True
+        if node.op in ops.REDUCTIONS or node.op in ("ArgMax", "ArgMin", "Cumsum", "Cumprod"):
+            axes = probes[0][refs[1]].value if refs[1] in probes[0] else live.value(refs[1])
+            mixed = set(range(rank)) if axes is None else {int(axis) % rank for axis in axes.reshape(-1)}
+        elif node.op in ("Softmax", "LogSoftmax"):
+            mixed = {rank - 1}
+        elif node.op in ("MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3"):
+            mixed = {rank - 2 if node.attrs.get("transpose_a") or node.attrs.get("adj_x") else rank - 1}
+        elif node.op in _WINDOWS or node.op in ("Conv2DBackpropInput", "ResizeBilinear", "ResizeNearestNeighbor", "ResizeBicubic"):
+            mixed = set(range(1, rank))
+        elif ops.in_training_mode(node):
+            mixed = {0}
+        if mixed & varying:
+            return True
+    return False
+
+
+def _differs(found: tuple[Abstract, ...]) -> bool:
     """Whether a value depends on sizes that are not fixed."""
-    first, second = found
-    return first.value is not None and second.value is not None and not np.array_equal(first.value, second.value)
+    value = found[0].value
+    return value is not None and any(p.value is not None and not np.array_equal(p.value, value) for p in found[1:])
 
 
 def _probe(

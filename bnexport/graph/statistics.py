@@ -7,11 +7,16 @@ are only written. They are found through what writes them: an assignment
     V ← V * decay + batch * (1 - decay)    hand-written
 
 is linear in the batch statistic, so walking back from the written value through additions and through multiplications by constants, past V itself,
-ends at the statistic that V is the average of. Wherever inference takes that statistic, it now takes V.
+ends at the statistic that V is the average of. Wherever inference takes that statistic, it now takes V, if V goes to where the statistic stays: sums
+that are kept over an epoch are linear in it too.
 """
 
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
+import numpy as np
+
+from bnexport.errors import BnexportError
 from bnexport.graph import ops
 from bnexport.graph.graphdef import Node, Ref, topological
 from bnexport.graph.live import Live
@@ -54,7 +59,8 @@ def averages(live: Live) -> dict[Ref, str]:
             continue  # (a scalar follows a loss)
         updates.append((variable, node.inputs[1]))
         for statistic in _averaged(live, node.inputs[1], variable):
-            found.setdefault(statistic, variable)
+            if _follows(live, node, variable, statistic):
+                found.setdefault(statistic, variable)
     # With zero debias the average is kept in a second variable, from which the plain one is computed: biased / (1 - decay ** steps).
     for variable, written in updates:
         debiased = _divided(live, written) - {variable}
@@ -133,6 +139,66 @@ def _averaged(live: Live, written: Ref, variable: str) -> list[Ref]:
         elif _reduces_batch(live, ref):
             found.append(ref)
     return found
+
+
+class _Linear(NamedTuple):
+    """old · (the variable) + new · (the statistic) + rest."""
+
+    old: Any
+    new: Any
+    rest: Any
+
+
+_BESSEL = (
+    2.0  # a variance may be averaged with n / (n - 1) for n elements, as fused batch norm does; where it stays it is this times as large at most
+)
+
+
+def _follows(live: Live, update: Node, variable: str, statistic: Ref) -> bool:
+    """Whether a variable that is updated again and again ends where the statistic stays: V ← a·V + b·s ends at b / (1 - a) · s.
+
+    Arithmetic that is more than linear, and a decay that has no value here, get the benefit of the doubt.
+    """
+    written = _linear(live, update.inputs[1], variable, statistic)
+    if written is None:
+        return True
+    sign = -1 if "Sub" in update.op else 1
+    start = 0 if update.op in ("Assign", "AssignVariableOp") else 1
+    kept = 1 - (start + sign * written.old)
+    with np.errstate(all="ignore"):
+        gain, offset = np.divide(sign * written.new, kept), np.divide(sign * written.rest, kept)
+    return bool(np.all((gain > 1 - 1e-3) & (gain <= _BESSEL + 1e-3)) and np.all(np.abs(offset) < 1e-9))
+
+
+def _linear(live: Live, ref: Ref, variable: str, statistic: Ref) -> _Linear | None:
+    """What a written value is made of; None where that is not linear or not known."""
+    ref = live.resolve(ref)
+    if ref == live.resolve(statistic):
+        return _Linear(0.0, 1.0, 0.0)
+    if ref.node == variable:
+        return _Linear(1.0, 0.0, 0.0)
+    node = live.graph.nodes[ref.node]
+    if node.op not in _LINEAR or (not live.is_dynamic(ref) and variable not in live.variables_behind(ref)):
+        try:
+            return _Linear(0.0, 0.0, live.value(ref))
+        except BnexportError:
+            return None
+    parts = [_linear(live, operand, variable, statistic) for operand in node.inputs]
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts):
+        return None
+    first, *others = known
+    if node.op in ("Mul", "RealDiv"):
+        (second,) = others
+        if node.op == "Mul" and not (np.any(first.old) or np.any(first.new)):
+            first, second = second, first
+        if np.any(second.old) or np.any(second.new):
+            return None
+        with np.errstate(all="ignore"):
+            factor = second.rest if node.op == "Mul" else np.divide(1.0, second.rest)
+        return _Linear(*(value * factor for value in first))
+    signs = {"Sub": (1, -1), "Neg": (-1,)}.get(node.op, (1,) * len(known))
+    return _Linear(*(sum(sign * value for sign, value in zip(signs, values, strict=True)) for values in zip(*known, strict=True)))
 
 
 def _is_weight(live: Live, ref: Ref, variable: str) -> bool:
