@@ -18,6 +18,7 @@ _ARITHMETIC = frozenset(
      "Mean", "Sqrt", "Exp", "Select", "SelectV2", "ClipByValue", "Cast"}
 )  # fmt: skip
 _RESHAPES = frozenset({"Reshape", "Squeeze", "ExpandDims", "Transpose"})
+_PARTS_OF_LOSSES = frozenset({"Maximum", "Minimum", "Relu", "Abs", "Neg", "Exp", "Softplus"})
 _BEFORE_LOGARITHMS = frozenset({"Add", "AddV2", "Maximum", "Minimum", "Sub", "ClipByValue", "Exp"})
 _LOSS_SCOPES = frozenset(
     {"logistic_loss", "log_loss", "hinge_loss", "huber_loss", "mean_squared_error", "mean_pairwise_squared_error", "absolute_difference",
@@ -43,6 +44,7 @@ class Ends:
         self._updates: set[str] = set()
         self._dropped: set[str] = set()
         self._likelihood: set[str] = set()  # logarithms of a likelihood, and the arithmetic before them
+        self._copies: set[str] = set()  # made for a comparison with many thresholds at once
         self._position = {name: i for i, name in enumerate(self.live.graph.nodes)}
         self._untaken = self._not_chosen()
 
@@ -88,7 +90,12 @@ class Ends:
             return True
         if node.op in _DECISIONS or (node.op in _RESHAPES and self.live.graph.nodes[behind[0].node].op in _DECISIONS):
             return True
+        if node.op in ("Max", "Min") and self._goes_with_a_decision(behind[0]):
+            return True
         users = self.flow.followers(name)
+        if self._is_copied(node, users):
+            self._copies.add(name)
+            return True
         outside = [u for u in users if u.name not in self.flow.network]  # losses and metrics, by the labels that they also depend on
         stepped = [u for u in users if u.name in self.flow.network and u.name not in inside]
         if node.op == "Cast" and (bool(outside) or {node.attrs.get("SrcT"), node.attrs.get("DstT")} & {"bool", "int32", "int64", "uint8"}):
@@ -99,18 +106,51 @@ class Ends:
         if logarithm and (outside or any(u.op == "Mul" for u in stepped)):
             self._likelihood.add(name)
             return True
-        if not logarithm and node.op in _BEFORE_LOGARITHMS and any(u.op in ("Log", "Log1p") or u.name in self._likelihood for u in users):
+        prepares = self._prepares(node, behind)
+        if prepares and node.op in _BEFORE_LOGARITHMS and any(u.op in ("Log", "Log1p") or u.name in self._likelihood for u in users):
             self._likelihood.add(name)
             return True
         if logarithm:
             return False
-        if node.op in ("Neg", "Exp", "Minimum", "Maximum", "RealDiv", "Sum") and stepped and not outside:
+        if prepares and node.op in _PARTS_OF_LOSSES and len(outside) + len(stepped) == len(users) and self._meets_labels(behind[0]):
+            return True
+        if prepares and node.op in ("Neg", "Exp", "Minimum", "Maximum", "RealDiv", "Sum") and stepped and not outside:
             return self._normalises(node, behind) if node.op in ("RealDiv", "Sum") else True
         if node.op in ops.SELECTS and self._chooses_by_sign(node):
             return True
         if node.op in _RESHAPES and outside and all("CrossEntropy" in u.op for u in outside):
             return True
         return all(u.name in self.flow.lossy or u in stepped for u in users) and self._compares(name, inside)
+
+    def _prepares(self, node: Node, behind: list[Ref]) -> bool:
+        """Whether arithmetic may belong to the logarithm after it: it adds, or clips to, plain numbers; the bias of a layer is none.
+
+        An exponential belongs to it only where the loss takes what it is taken of as well, as in log(1 + exp(z)) - y * z: else it is the network's.
+        """
+        if any(not self.live.is_dynamic(r) and self.live.variables_behind(r) for r in self.live.inputs(node)):
+            return False
+        return node.op != "Exp" or len(self.flow.followers(self._unsigned(behind[0]).node)) > 1
+
+    def _unsigned(self, ref: Ref) -> Ref:
+        """What a reference is but for its sign."""
+        while (node := self.live.graph.nodes[ref.node]).op in ("Neg", "Abs"):
+            ref = self.live.inputs(node)[0]
+        return ref
+
+    def _meets_labels(self, ref: Ref) -> bool:
+        """Whether a loss combines this with labels itself, so that what else it makes of it is its own: max(z, 0) - z * y + log(1 + exp(-|z|))."""
+        users = self.flow.followers(self._unsigned(ref).node)
+        return any(u.name not in self.flow.network and u.name not in self.flow.lossy for u in users)
+
+    def _goes_with_a_decision(self, ref: Ref) -> bool:
+        """Whether the greatest of these values is asked for beside its index, or is how probable it is."""
+        users = self.flow.followers(ref.node)
+        return self.live.graph.nodes[ref.node].op == "Softmax" or any(u.op in ("ArgMax", "ArgMin", "TopK", "TopKV2") for u in users)
+
+    def _is_copied(self, node: Node, users: list[Node]) -> bool:
+        """Whether a node only makes copies that are compared with many thresholds at once, as tf.metrics.auc does."""
+        compared = [u.op in _DECISIONS for u in users] if node.op == "Tile" else [u.name in self._copies for u in users]
+        return node.op in (*_RESHAPES, "Tile") and bool(users) and all(compared)
 
     def _normalises(self, node: Node, behind: list[Ref]) -> bool:
         """Whether a node divides by, or is, a sum of what it is divided into: what a cross entropy does to probabilities first."""

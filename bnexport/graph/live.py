@@ -196,8 +196,8 @@ class Live:
         )
 
     def inputs(self, node: Node) -> list[Ref]:
-        """A node's data inputs, followed."""
-        if node.name in self.sources:
+        """A node's data inputs, followed; none of a source's: the queue or iterator behind it is no part of the network."""
+        if node.name in self.sources or ops.is_source(node):
             return []
         return [self.resolve(ref) for ref in node.inputs]
 
@@ -222,7 +222,7 @@ class Live:
         return self._dynamic[start.node]
 
     def _inputs_unless_known(self, node: Node) -> list[Ref]:
-        if node.name in self._dynamic or node.op in ops.LOOPS or ops.is_source(node):
+        if node.name in self._dynamic or node.op in ops.LOOPS:
             return []
         return self.inputs(node)
 
@@ -261,8 +261,14 @@ class Live:
             raise UnsupportedOps(f"{self.graph.source}: bnexport has no operator {node.op}, which the node {node.name!r} uses to compute a constant")
         if node.op == "Cast" and operands[0].dtype.kind == "f" and np.dtype(_cast_target(node)).kind == "f":
             return operands
-        with np.errstate(all="ignore"):
-            return [_widen(result) for result in evaluate(OPS[node.op], node.attrs, operands)]
+        try:
+            with np.errstate(all="ignore"):
+                return [_widen(result) for result in evaluate(OPS[node.op], node.attrs, operands)]
+        except (IndexError, ValueError) as cause:  # NumPy's words for operands that do not fit: a value assumed or set of another shape
+            shapes = ", ".join(str(list(o.shape)) for o in operands)
+            raise GraphError(
+                f"{self.graph.source}: the node {node.name!r} ({node.op}) cannot take operands of the shapes {shapes}: {cause}"
+            ) from cause
 
     def array(self, ref: Ref) -> Array:
         """A constant as an array that is computed, or read, when its pieces are asked for; a variable keeps its own dtype."""
