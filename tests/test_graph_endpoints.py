@@ -412,3 +412,111 @@ def test_a_feedable_iterator_as_the_input(tf, live):
         return Net({x: X}, [logits], {handle: ""})
 
     live(build).matches()
+
+
+def labelled(tf, kind="float32", units=3):
+    x, labels = tf.placeholder(tf.float32, [None, 6], name="x"), tf.placeholder(kind, [None, units], name="labels")
+    trunk = hidden(tf, x)
+    return x, labels, trunk, dense(tf, trunk, units, "out")
+
+
+def contrastive(tf):
+    x, same, _, features = labelled(tf)
+    distance = tf.sqrt(tf.reduce_sum(tf.square(features), 1, keepdims=True) + 1e-6, name="y")
+    tf.reduce_mean(same * tf.square(distance) + (1.0 - same) * tf.square(tf.maximum(1.0 - distance, 0.0)))
+    return x, [distance]
+
+
+def actor_critic(tf):
+    x, action, trunk, logits = labelled(tf)
+    reward = tf.placeholder(tf.float32, [None], name="reward")
+    policy, value = tf.nn.softmax(logits, name="policy"), tf.squeeze(dense(tf, trunk, 1, "critic"), 1, name="value")
+    log_chosen = tf.log(tf.reduce_sum(policy * action, 1) + 1e-8)
+    entropy = -tf.reduce_sum(policy * tf.log(policy + 1e-8), 1)
+    tf.reduce_mean(-log_chosen * tf.stop_gradient(reward - value) + 0.5 * tf.square(reward - value) - 0.01 * entropy)
+    return x, [policy, value]
+
+
+def focal(tf):
+    x, labels, _, logits = labelled(tf)
+    scores = tf.nn.sigmoid(logits, name="y")
+    right = tf.where(tf.equal(labels, 1.0), scores, 1.0 - scores)
+    tf.reduce_sum(-tf.pow(1.0 - right, 2.0) * tf.log(right + 1e-8))
+    return x, [scores]
+
+
+def mean_and_variance(tf):
+    x, wanted, trunk, mean = labelled(tf)
+    variance = tf.add(tf.nn.softplus(dense(tf, trunk, 3, "spread")), 0.1, name="variance")
+    tf.reduce_mean(0.5 * tf.log(variance) + 0.5 * tf.square(wanted - mean) / variance)
+    return x, [mean, variance]
+
+
+def hinge_with_a_sign(tf):
+    x, labels, _, scores = labelled(tf)
+    tf.reduce_mean(tf.maximum(0.0, 1.0 - scores * labels))
+    tf.reduce_mean(tf.cast(tf.equal(tf.sign(scores), labels), tf.float32))
+    return x, [scores]
+
+
+def mixture_of_experts(tf):
+    """A sum over experts is the network's own, whatever the loss does with it."""
+    x, labels, _, gates = labelled(tf)
+    experts = tf.stack([dense(tf, x, 3, f"expert_{i}") for i in range(3)], 1)
+    logits = tf.reduce_sum(tf.expand_dims(tf.nn.softmax(gates), 2) * experts, 1, name="y")
+    tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(labels=labels, logits=logits))
+    return x, [logits]
+
+
+def negative_distances(tf):
+    x, labels, _, features = labelled(tf)
+    distances = tf.reduce_sum(tf.square(tf.expand_dims(features, 1) - tf.get_variable("prototypes", [3, 3])), 2)
+    logits = tf.negative(distances, name="y")
+    tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(labels=labels, logits=logits))
+    return x, [logits]
+
+
+def trained_on_logarithms_and_measured_in_units(tf):
+    x, wanted, _, logarithm = labelled(tf)
+    tf.reduce_mean(tf.square(logarithm - tf.log(wanted)))
+    y = tf.exp(logarithm, name="y")
+    tf.reduce_mean(tf.abs(y - wanted))
+    return x, [y]
+
+
+def clipped_at_zero_and_measured(tf):
+    x, wanted, _, raw = labelled(tf)
+    tf.reduce_mean(tf.square(raw - wanted))
+    y = tf.maximum(raw, 0.0, name="y")
+    tf.reduce_mean(tf.abs(y - wanted))
+    return x, [y]
+
+
+def drawn_from_a_distribution(tf):
+    x, _, trunk, mean = labelled(tf)
+    deviation = tf.exp(dense(tf, trunk, 3, "spread"), name="deviation")
+    tf.identity(mean + deviation * tf.random_normal(tf.shape(mean)), name="sample")
+    return x, [mean, deviation]
+
+
+WITH_LOSSES = [
+    contrastive,
+    actor_critic,
+    focal,
+    mean_and_variance,
+    hinge_with_a_sign,
+    mixture_of_experts,
+    negative_distances,
+    trained_on_logarithms_and_measured_in_units,
+    clipped_at_zero_and_measured,
+    drawn_from_a_distribution,
+]
+
+
+@pytest.mark.parametrize("network", WITH_LOSSES)
+def test_what_a_loss_makes_of_the_output_is_no_output(tf, live, network):
+    def build():
+        x, outputs = network(tf)
+        return Net({x: X}, outputs)
+
+    live(build).matches()
