@@ -17,7 +17,7 @@ NDArray = np.ndarray[Any, Any]
 UNKNOWN_SIZE = 32
 """Taken for a dimension that any size will do for, except the batch."""
 _MOVES = frozenset({"Reshape", "Squeeze", "ExpandDims", "Transpose", "Cast", "Identity"})
-_LOOKUPS = frozenset({"Gather", "GatherV2", "ResourceGather"})
+_LOOKUPS = frozenset({"Gather", "GatherV2"})
 
 
 def draw(program: Program, norms: Sequence[BatchNorm], ports: Sequence[Port], rows: int, seed: int) -> tuple[dict[str, NDArray], dict[str, str]]:

@@ -416,3 +416,29 @@ def test_a_data_comparison_is_no_flag(tf, live):
     program = live(build).matches()
     assert program.conversion["set"] == []
     assert "scores depend on the batch" in program.conversion["warnings"][0]
+
+
+@BOTH
+def test_a_condition_with_gradients(tf, live, cond_v2):
+    """A branch of control flow v2 also returns what its gradient needs of it."""
+
+    def norm(tf, x, choose, name):
+        with tf.variable_scope(name):
+            width = int(x.shape[-1])
+            pop_mean, pop_var = (tf.get_variable(n, [width], trainable=False) for n in ("pop_mean", "pop_var"))
+            beta, gamma = tf.get_variable("beta", [width]), tf.get_variable("gamma", [width])
+
+            def training():
+                mean, variance = tf.nn.moments(x, [0])
+                with tf.control_dependencies([tf.assign(pop_mean, mean), tf.assign(pop_var, variance)]):
+                    return tf.nn.batch_normalization(x, mean, variance, beta, gamma, 1e-3)
+
+            return choose(training, lambda: tf.nn.batch_normalization(x, pop_mean, pop_var, beta, gamma, 1e-3))
+
+    def build():
+        phase, labels = tf.placeholder(tf.bool, name="phase"), tf.placeholder(tf.float32, [None, 4], name="labels")
+        x, y = network(tf, lambda a, b: tf.cond(phase, a, b), norm)
+        tf.train.GradientDescentOptimizer(0.1).minimize(tf.losses.mean_squared_error(labels, y))
+        return Net({x: rows(5, 6)}, [y], {phase: False})
+
+    assert live(build, cond_v2=cond_v2).matches().conversion["unfolded"] == []

@@ -194,6 +194,35 @@ def test_a_mask_without_its_factor_is_no_dropout(tf, live):
         live(build).convert()
 
 
+def test_a_mask_that_is_fed_masks_nothing_where_the_user_sets_it_to_1(tf, live):
+    """A denoising autoencoder's corruption: x times a mask, without a factor."""
+
+    def build():
+        keep = tf.placeholder(tf.float32, [], name="keep_prob")
+        x, y = network(tf, lambda tf, h, keep: h * tf.cast(tf.random_uniform(tf.shape(h)) < keep, tf.float32), keep)
+        return Net({x: rows(5, 6)}, [y], {keep: 1.0})
+
+    saved = live(build)
+    with pytest.raises(UnsupportedOps, match="or what they are compared with to 0 or 1"):
+        saved.convert()
+    saved.matches(set_values={"keep_prob": 1.0})
+
+
+@pytest.mark.parametrize("shape", [[2], [None], None])
+def test_a_keep_probability_for_each_layer(tf, live, shape):
+    def build():
+        keeps = tf.placeholder(tf.float32, shape, name="keep_probs")
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        h = form_of_1_12(tf, tf.nn.relu(dense(tf, x, 8, "one")), keeps[0])
+        h.set_shape([None, 8])
+        h = form_of_today_by_rate(tf, tf.nn.relu(dense(tf, h, 8, "two")), keeps[1])
+        h.set_shape([None, 8])
+        return Net({x: rows(5, 6)}, [dense(tf, h, 3, "three")], {keeps: [1.0, 1.0]})
+
+    dropouts = live(build).matches().conversion["dropped"]
+    assert [d["fed_by"] for d in dropouts] == ["keep_probs", "keep_probs"]
+
+
 def test_a_factor_of_another_probability_is_no_dropout(tf, live):
     def build():
         x, y = network(tf, lambda _, h, keep: h / 0.8 * tf.floor(keep + tf.random_uniform(tf.shape(h))), 0.5)

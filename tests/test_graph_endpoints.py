@@ -326,3 +326,197 @@ def test_a_variational_autoencoder_is_refused_for_its_noise(tf, live):
     with pytest.raises(GraphError, match="random numbers: set the node that adds them to zero"):
         saved.convert(outputs=["y"])
     saved.matches(outputs=[next(iter(saved.expected))])
+
+
+@pytest.mark.parametrize("loss", ["logarithms", "likelihood"])
+def test_an_exponential_at_the_end_is_the_networks(tf, live, loss):
+    """Differences of logarithms are a loss; what they are taken of is the output, and the bias of a single unit is no part of the loss."""
+
+    def build():
+        x, wanted = tf.placeholder(tf.float32, [None, 6], name="x"), tf.placeholder(tf.float32, [None, 1], name="wanted")
+        y = tf.exp(dense(tf, hidden(tf, x), 1, "out"), name="y")
+        if loss == "logarithms":
+            value = tf.reduce_mean(tf.abs(tf.log(y + 1.0) - tf.log(wanted + 1.0)))
+        else:  # Poisson
+            value = tf.reduce_mean(y - wanted * tf.log(y + 1e-8))
+        tf.train.GradientDescentOptimizer(0.01).minimize(value)
+        return Net({x: X}, [y])
+
+    live(build).matches()
+
+
+@pytest.mark.parametrize("softplus", [lambda tf, z: tf.log(1.0 + tf.exp(z)), lambda tf, z: tf.nn.softplus(z)], ids=["log_exp", "softplus"])
+def test_the_stable_form_of_the_sigmoid_cross_entropy_by_hand(tf, live, softplus):
+    def build():
+        x, wanted = tf.placeholder(tf.float32, [None, 6], name="x"), tf.placeholder(tf.float32, [None, 3], name="wanted")
+        z = dense(tf, hidden(tf, x), 3, "out")
+        tf.reduce_mean(tf.maximum(z, 0.0) - z * wanted + softplus(tf, -tf.abs(z)))
+        return Net({x: X}, [z])
+
+    live(build).matches()
+
+
+@pytest.mark.parametrize("decision", ["probability", "argmax", "top_k"])
+def test_the_greatest_score_goes_with_its_index(tf, live, decision):
+    def build():
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        logits = dense(tf, hidden(tf, x), 4, "out")
+        scores = tf.nn.softmax(logits, name="scores") if decision == "probability" else tf.identity(logits, name="scores")
+        tf.reduce_max(scores, 1, name="confidence")
+        if decision == "argmax":
+            tf.argmax(scores, 1, name="predicted")
+        elif decision == "top_k":
+            tf.nn.top_k(scores, 2)
+        return Net({x: X}, [scores])
+
+    assert "confidence" in live(build).matches().conversion["alternatives"]
+
+
+def test_the_metrics_of_tensorflow(tf, live):
+    def build():
+        x, labels = tf.placeholder(tf.float32, [None, 6], name="x"), tf.placeholder(tf.int64, [None], name="labels")
+        scores = tf.nn.softmax(dense(tf, hidden(tf, x), 3, "out"), name="scores")
+        predicted, one_hot = tf.argmax(scores, 1), tf.one_hot(labels, 3)
+        tf.metrics.accuracy(labels, predicted)
+        tf.metrics.precision(labels, predicted)
+        tf.metrics.recall(labels, predicted)
+        tf.metrics.auc(one_hot, scores)
+        tf.metrics.mean_iou(labels, predicted, 3)
+        tf.metrics.mean_per_class_accuracy(labels, predicted, 3)
+        tf.metrics.precision_at_thresholds(one_hot, scores, [0.3, 0.6])
+        tf.metrics.sensitivity_at_specificity(one_hot, scores, 0.5)
+        tf.metrics.recall_at_k(labels, scores, 2)
+        tf.metrics.mean_squared_error(one_hot, scores)
+        tf.metrics.mean_absolute_error(one_hot, scores)
+        tf.metrics.root_mean_squared_error(one_hot, scores)
+        tf.metrics.mean_cosine_distance(one_hot, scores, 1)
+        tf.metrics.mean_relative_error(one_hot, scores, tf.ones_like(scores))
+        tf.metrics.percentage_below(scores, 0.5)
+        tf.metrics.false_positives(labels, predicted)
+        tf.confusion_matrix(labels, predicted, num_classes=3)
+        return Net({x: X}, [scores])
+
+    live(build).matches()
+
+
+def test_a_feedable_iterator_as_the_input(tf, live):
+    """Which data it iterates over is said by a string that is fed: that is no input of the network."""
+
+    def build():
+        dataset = tf.data.Dataset.from_tensor_slices((rows(8, 6), np.arange(8))).batch(4)
+        handle = tf.placeholder(tf.string, [], name="handle")
+        types, shapes = tf.data.get_output_types(dataset), tf.data.get_output_shapes(dataset)
+        x, labels = tf.data.Iterator.from_string_handle(handle, types, shapes).get_next()
+        logits = dense(tf, hidden(tf, x), 3, "out")
+        tf.losses.sparse_softmax_cross_entropy(labels, logits)
+        return Net({x: X}, [logits], {handle: ""})
+
+    live(build).matches()
+
+
+def labelled(tf, kind="float32", units=3):
+    x, labels = tf.placeholder(tf.float32, [None, 6], name="x"), tf.placeholder(kind, [None, units], name="labels")
+    trunk = hidden(tf, x)
+    return x, labels, trunk, dense(tf, trunk, units, "out")
+
+
+def contrastive(tf):
+    x, same, _, features = labelled(tf)
+    distance = tf.sqrt(tf.reduce_sum(tf.square(features), 1, keepdims=True) + 1e-6, name="y")
+    tf.reduce_mean(same * tf.square(distance) + (1.0 - same) * tf.square(tf.maximum(1.0 - distance, 0.0)))
+    return x, [distance]
+
+
+def actor_critic(tf):
+    x, action, trunk, logits = labelled(tf)
+    reward = tf.placeholder(tf.float32, [None], name="reward")
+    policy, value = tf.nn.softmax(logits, name="policy"), tf.squeeze(dense(tf, trunk, 1, "critic"), 1, name="value")
+    log_chosen = tf.log(tf.reduce_sum(policy * action, 1) + 1e-8)
+    entropy = -tf.reduce_sum(policy * tf.log(policy + 1e-8), 1)
+    tf.reduce_mean(-log_chosen * tf.stop_gradient(reward - value) + 0.5 * tf.square(reward - value) - 0.01 * entropy)
+    return x, [policy, value]
+
+
+def focal(tf):
+    x, labels, _, logits = labelled(tf)
+    scores = tf.nn.sigmoid(logits, name="y")
+    right = tf.where(tf.equal(labels, 1.0), scores, 1.0 - scores)
+    tf.reduce_sum(-tf.pow(1.0 - right, 2.0) * tf.log(right + 1e-8))
+    return x, [scores]
+
+
+def mean_and_variance(tf):
+    x, wanted, trunk, mean = labelled(tf)
+    variance = tf.add(tf.nn.softplus(dense(tf, trunk, 3, "spread")), 0.1, name="variance")
+    tf.reduce_mean(0.5 * tf.log(variance) + 0.5 * tf.square(wanted - mean) / variance)
+    return x, [mean, variance]
+
+
+def hinge_with_a_sign(tf):
+    x, labels, _, scores = labelled(tf)
+    tf.reduce_mean(tf.maximum(0.0, 1.0 - scores * labels))
+    tf.reduce_mean(tf.cast(tf.equal(tf.sign(scores), labels), tf.float32))
+    return x, [scores]
+
+
+def mixture_of_experts(tf):
+    """A sum over experts is the network's own, whatever the loss does with it."""
+    x, labels, _, gates = labelled(tf)
+    experts = tf.stack([dense(tf, x, 3, f"expert_{i}") for i in range(3)], 1)
+    logits = tf.reduce_sum(tf.expand_dims(tf.nn.softmax(gates), 2) * experts, 1, name="y")
+    tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(labels=labels, logits=logits))
+    return x, [logits]
+
+
+def negative_distances(tf):
+    x, labels, _, features = labelled(tf)
+    distances = tf.reduce_sum(tf.square(tf.expand_dims(features, 1) - tf.get_variable("prototypes", [3, 3])), 2)
+    logits = tf.negative(distances, name="y")
+    tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(labels=labels, logits=logits))
+    return x, [logits]
+
+
+def trained_on_logarithms_and_measured_in_units(tf):
+    x, wanted, _, logarithm = labelled(tf)
+    tf.reduce_mean(tf.square(logarithm - tf.log(wanted)))
+    y = tf.exp(logarithm, name="y")
+    tf.reduce_mean(tf.abs(y - wanted))
+    return x, [y]
+
+
+def clipped_at_zero_and_measured(tf):
+    x, wanted, _, raw = labelled(tf)
+    tf.reduce_mean(tf.square(raw - wanted))
+    y = tf.maximum(raw, 0.0, name="y")
+    tf.reduce_mean(tf.abs(y - wanted))
+    return x, [y]
+
+
+def drawn_from_a_distribution(tf):
+    x, _, trunk, mean = labelled(tf)
+    deviation = tf.exp(dense(tf, trunk, 3, "spread"), name="deviation")
+    tf.identity(mean + deviation * tf.random_normal(tf.shape(mean)), name="sample")
+    return x, [mean, deviation]
+
+
+WITH_LOSSES = [
+    contrastive,
+    actor_critic,
+    focal,
+    mean_and_variance,
+    hinge_with_a_sign,
+    mixture_of_experts,
+    negative_distances,
+    trained_on_logarithms_and_measured_in_units,
+    clipped_at_zero_and_measured,
+    drawn_from_a_distribution,
+]
+
+
+@pytest.mark.parametrize("network", WITH_LOSSES)
+def test_what_a_loss_makes_of_the_output_is_no_output(tf, live, network):
+    def build():
+        x, outputs = network(tf)
+        return Net({x: X}, outputs)
+
+    live(build).matches()

@@ -259,15 +259,17 @@ def test_an_assignment_on_the_way_is_refused(tf, live):
         live(build).convert(outputs=["y"])
 
 
-def test_embeddings(tf, live):
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("resource", [False, True])
+def test_embeddings(tf, live, resource, dtype):
     def build():
         words = tf.placeholder(tf.int32, [None, 4], name="words")
-        table = tf.get_variable("table", [50, 7])
+        table = tf.get_variable("table", [50, 7], dtype)
         h = tf.reduce_mean(tf.nn.embedding_lookup(table, words), 1)
         y = tf.nn.softmax(dense(tf, h, 3, "out"), name="y")
         return Net({words: np.arange(20, dtype=np.int32).reshape(5, 4)}, [y])
 
-    live(build).matches()
+    live(build, resource=resource).matches(tolerance=1e-5 if dtype == "float32" else 1e-12)
 
 
 def test_integers_are_not_folded_as_numbers_with_fractions(tf, live):

@@ -184,3 +184,23 @@ def test_subtracting_large_means_keeps_its_digits(tf, live):
     program = live(build, values).matches(tolerance=1e-6)
     assert ops(program) == ["ScaleShift", "Dense"]
     assert "float32 keeps the digits of the difference only if that comes first" in program.conversion["unfolded"][0]
+
+
+@pytest.mark.parametrize("norm", ["sum_of_squares", "sum_of_products", "standard_deviation", "logarithm_of_variance"])
+def test_a_root_that_is_taken_of_no_variance(tf, live, norm):
+    """Weight normalisation and its like: what is below zero there is no variance, and no reason to refuse the checkpoint."""
+
+    def build():
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        v, g, s = tf.get_variable("v", [6, 8]), tf.get_variable("g", [8]), tf.get_variable("s", [8])
+        h = tf.matmul(x, v)
+        h = {
+            "sum_of_squares": lambda: h * (g / tf.sqrt(tf.reduce_sum(tf.square(v), 0))),
+            "sum_of_products": lambda: h * (g * tf.rsqrt(tf.reduce_sum(v * v, 0) + 1e-3)),
+            "standard_deviation": lambda: h * g / tf.sqrt(s * s + 1e-3),
+            "logarithm_of_variance": lambda: h * g / tf.sqrt(tf.exp(s)),
+        }[norm]()
+        return Net({x: rows(5, 6)}, [tf.nn.relu(h + tf.get_variable("b", [8]), name="y")])
+
+    program = live(build).matches()
+    assert not any("variance" in part for layer in program.layers for part in layer.provenance.get("parts", ()))

@@ -372,3 +372,15 @@ def test_statistics_that_no_batch_norm_has_are_refused(tf, live, name, value, wo
     broken[2] = value
     with pytest.raises(BadStatistics, match=words):
         live(build, {name: broken}).convert()
+
+
+def test_a_negative_variance_that_the_graph_clips_is_not_refused(tf, live):
+    """One computed as E[x²] - E[x]² may be, by its rounding, and whoever clips it knows."""
+
+    def build():
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        moving_mean, moving_variance = stored(tf, x)
+        return Net({x: rows(5, 6)}, [tf.matmul(normalised(tf, x, moving_mean, tf.maximum(moving_variance, 0.0)), tf.get_variable("w", [6, 2]))])
+
+    saved = live(build, values={"moving_variance": np.array([1, 2, -1e-6, 3, 0, 1], np.float32)})
+    saved.matches()

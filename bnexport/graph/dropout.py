@@ -25,6 +25,7 @@ from bnexport.graph.live import Live
 _ADDS = ("Add", "AddV2")
 _DIVISIONS = ("RealDiv", "Div")
 _TOLERANCE = 1e-4  # the factor is often rounded to float16 or float32 by whoever wrote it
+_MANY = 64  # more layers than anyone feeds a keep probability of its own to
 _TRIAL = 0.625  # stands for a keep probability or rate that is fed: any value that is not 0, 0.5 or 1 tells keep from rate
 
 
@@ -88,6 +89,10 @@ def _remove(live: Live, users: dict[Ref, list[Node]], mask: Ref, threshold: Ref,
         if keep is None:
             continue
         end = Ref(user.name)
+        if keep == 1 and leaf is None:  # a number below 1 is always below 1: nothing is masked, so there is no factor to look for
+            live.replace(end, kept)
+            yield Dropout(end.node, keep, None)
+            continue
         source = _without_factor(live, kept, keep, leaf)
         if source is None:  # the factor may come behind the mask
             for after in users.get(end, ()):
@@ -129,11 +134,22 @@ def _trial_value(live: Live, ref: Ref, leaf: Ref | None) -> float | None:
     """A scalar's value, where a fed keep probability stands for `_TRIAL`; None where it is no such scalar."""
     if live.is_dynamic(ref) and (leaf is None or _leaves(live, ref) != {leaf}):
         return None
-    try:
-        value = live.value(ref) if leaf is None else live.assuming({leaf: _TRIAL}, ref)
-    except BnexportError:  # an operator without a kernel: no scalar that dropout uses
-        return None
-    return float(value) if value.size == 1 and value.dtype.kind in "fiu" else None
+    for shape in [()] if leaf is None else _fed_shapes(live, leaf):
+        try:
+            value = live.value(ref) if leaf is None else live.assuming({leaf: np.full(shape, _TRIAL)}, ref)
+        except BnexportError:  # an operator without a kernel, or a shape that does not fit: no scalar that dropout uses
+            continue
+        return float(value.item()) if value.size == 1 and value.dtype.kind in "fiu" else None
+    return None
+
+
+def _fed_shapes(live: Live, leaf: Ref) -> list[tuple[int, ...]]:
+    """The shapes that something fed may have: one number, or one for each dropout (keep[0], keep[1])."""
+    node = live.graph.nodes[leaf.node]
+    shape = (node.attrs.get("_output_shapes") or [node.attrs.get("shape")])[0]
+    if shape is None or len(shape) == 0:  # (in old graphs an empty shape may also be an unknown one)
+        return [(), (_MANY,)]
+    return [tuple(_MANY if size is None else size for size in shape)]
 
 
 def _fed_leaf(live: Live, threshold: Ref) -> Ref | None:

@@ -7,11 +7,11 @@ rule here knows one of these by its operators; scopes are only looked at where T
 
 from bnexport.graph import ops
 from bnexport.graph.flow import SHAPES_ONLY, Flow, belongs_to_training
-from bnexport.graph.graphdef import Node, Ref
+from bnexport.graph.graphdef import Node, Ref, topological
 
 _DECISIONS = frozenset(
     {"ArgMax", "ArgMin", "Equal", "NotEqual", "Greater", "GreaterEqual", "Less", "LessEqual", "InTopK", "InTopKV2", "TopK", "TopKV2", "Round", "Rint",
-     "OneHot", "Multinomial", "AsString", "LogicalAnd", "LogicalOr", "LogicalNot", "Where", "IsNan", "IsInf", "IsFinite", "All", "Any",
+     "Sign", "OneHot", "Multinomial", "AsString", "LogicalAnd", "LogicalOr", "LogicalNot", "Where", "IsNan", "IsInf", "IsFinite", "All", "Any",
      "PyFunc", "EagerPyFunc", "PyFuncStateless"}  # (Python at the end of a graph draws or measures; in the middle it is refused)
 )  # fmt: skip
 _ARITHMETIC = frozenset(
@@ -19,6 +19,13 @@ _ARITHMETIC = frozenset(
      "Mean", "Sqrt", "Exp", "Select", "SelectV2", "ClipByValue", "Cast"}
 )  # fmt: skip
 _RESHAPES = frozenset({"Reshape", "Squeeze", "ExpandDims", "Transpose"})
+_PLAIN = _ARITHMETIC | _RESHAPES | {"Relu", "Softplus", "Max", "Min", "AddN"}
+"""What a term of a loss is made with."""
+_COMBINATIONS = frozenset(
+    {"Mul", "Add", "AddV2", "Sub", "AddN", "RealDiv", "Div", "Select", "SelectV2", "Maximum", "Minimum", "Sum", "Mean"}
+)  # fmt: skip
+"""How a term enters its loss."""
+_NEARBY = 24  # nodes looked at behind a term
 _BEFORE_LOGARITHMS = frozenset({"Add", "AddV2", "Maximum", "Minimum", "Sub", "ClipByValue", "Exp"})
 _LOSS_SCOPES = frozenset(
     {"logistic_loss", "log_loss", "hinge_loss", "huber_loss", "mean_squared_error", "mean_pairwise_squared_error", "absolute_difference",
@@ -43,7 +50,9 @@ class Ends:
         self.compared_to_constants: set[str] = set()
         self._updates: set[str] = set()
         self._dropped: set[str] = set()
-        self._likelihood: set[str] = set()  # logarithms of a likelihood, and the arithmetic before them
+        self._likelihood: set[str] = set()  # logarithms of a likelihood, other terms of losses, and the arithmetic before them
+        self._loss_roots: set[str] = set()  # what a loss makes terms of
+        self._copies: set[str] = set()  # made for a comparison with many thresholds at once
         self._position = {name: i for i, name in enumerate(self.live.graph.nodes)}
         self._untaken = self._not_chosen()
 
@@ -55,7 +64,7 @@ class Ends:
             ends.sort(key=self._position.__getitem__)
             dropped = {n for n in ends if self._is_dropped(n)}
             self._dropped |= dropped
-            back = [n for n in ends if n in dropped or self._is_no_output(n, inside) or self._serves_training(n)]
+            back = [n for n in ends if n in dropped or self._is_no_output(n, inside, ends) or self._serves_training(n)]
             if not back:
                 return [Ref(n) for n in ends]
             for name in back:
@@ -79,11 +88,13 @@ class Ends:
         users = self.flow.followers(name)
         return Ref(name) in self._untaken or (bool(users) and all(u.name in self._dropped for u in users))
 
-    def _is_no_output(self, name: str, inside: set[str]) -> bool:
+    def _is_no_output(self, name: str, inside: set[str], ends: list[str]) -> bool:
         """Whether an end is a decision, or the beginning of a loss or metric."""
         node = self.live.graph.nodes[name]
         behind = [r for r in self.live.inputs(node) if r.node in inside]
         if node.op in SHAPES_ONLY or node.op in ("Assert", "Size"):
+            return True
+        if self._is_drawn(node):
             return True
         if not behind or name in self.flow.weighted:
             return False
@@ -91,7 +102,12 @@ class Ends:
             return True
         if node.op in _DECISIONS or (node.op in _RESHAPES and self.live.graph.nodes[behind[0].node].op in _DECISIONS):
             return True
+        if node.op in ("Max", "Min") and self._goes_with_a_decision(behind[0]):
+            return True
         users = self.flow.followers(name)
+        if self._is_copied(node, users):
+            self._copies.add(name)
+            return True
         outside = [u for u in users if u.name not in self.flow.network]  # losses and metrics, by the labels that they also depend on
         stepped = [u for u in users if u.name in self.flow.network and u.name not in inside]
         if node.op == "Cast" and (bool(outside) or {node.attrs.get("SrcT"), node.attrs.get("DstT")} & {"bool", "int32", "int64", "uint8"}):
@@ -102,23 +118,114 @@ class Ends:
         if logarithm and (outside or any(u.op == "Mul" for u in stepped)):
             self._likelihood.add(name)
             return True
-        if not logarithm and node.op in _BEFORE_LOGARITHMS and any(u.op in ("Log", "Log1p") or u.name in self._likelihood for u in users):
+        prepares = self._prepares(node, behind)
+        if prepares and node.op in _BEFORE_LOGARITHMS and all(u.name in self._likelihood for u in users):
+            self._likelihood.add(name)
+            return True
+        if self._is_term(name, inside) and self._has_a_root_in(self._roots(name), name, ends):
             self._likelihood.add(name)
             return True
         if logarithm:
             return False
-        if node.op in ("Neg", "Exp", "Minimum", "Maximum", "RealDiv", "Sum") and stepped and not outside:
-            return self._normalises(node, behind) if node.op in ("RealDiv", "Sum") else True
+        if (
+            prepares
+            and node.op in ("Neg", "Exp", "Minimum", "Maximum", "RealDiv", "Sum")
+            and all(u.name in self._likelihood for u in users)
+            and (node.op != "RealDiv" or self._normalises(node, behind))
+        ):
+            self._likelihood.add(name)
+            return True
         if node.op in ops.SELECTS and self._chooses_by_sign(node):
             return True
         if node.op in _RESHAPES and outside and all("CrossEntropy" in u.op for u in outside):
             return True
         return all(u.name in self.flow.lossy or u in stepped for u in users) and self._compares(name, inside)
 
-    def _normalises(self, node: Node, behind: list[Ref]) -> bool:
-        """Whether a node divides by, or is, a sum of what it is divided into: what a cross entropy does to probabilities first."""
-        if node.op == "Sum":
+    def _is_drawn(self, node: Node) -> bool:
+        """Whether a node draws around what the network says: mean + deviation * noise, with no weight behind it."""
+        if self._is_noise(Ref(node.name)):
             return True
+        return node.op in ("Add", "AddV2", "Sub", "Mul") and any(self._is_noise(r) or self._scales_noise(r) for r in self.live.inputs(node))
+
+    def _scales_noise(self, ref: Ref) -> bool:
+        node = self.live.graph.nodes[ref.node]
+        return node.op == "Mul" and any(self._is_noise(r) for r in self.live.inputs(node))
+
+    def _is_noise(self, ref: Ref) -> bool:
+        """Whether a value is made of random numbers and constants alone; its shape may be the data's."""
+        if not self.live.is_dynamic(ref):
+            return False
+        names = topological(self.live.graph, [ref.node], lambda n: [] if n.op in SHAPES_ONLY or ops.is_random(n.op) else self.live.inputs(n))
+        nodes = [self.live.graph.nodes[n] for n in names]
+        return any(ops.is_random(n.op) for n in nodes) and not any(ops.is_source(n) or n.name in self.live.sources for n in nodes)
+
+    def _prepares(self, node: Node, behind: list[Ref]) -> bool:
+        """Whether arithmetic may belong to the logarithm after it: it adds, or clips to, plain numbers; the bias of a layer is none.
+
+        An exponential belongs to it only where the loss takes what it is taken of as well, as in log(1 + exp(z)) - y * z: else it is the network's.
+        """
+        if not self._takes_plain_numbers(node):
+            return False
+        argument = behind[0]
+        while node.op == "Exp" and (made := self.live.graph.nodes[argument.node]).op in ("Neg", "Abs"):
+            argument = self.live.inputs(made)[0]
+        return node.op != "Exp" or len(self.flow.followers(argument.node)) > 1
+
+    def _takes_plain_numbers(self, node: Node) -> bool:
+        """Whether no variable is among the constants that a node takes."""
+        return not any(not self.live.is_dynamic(r) and self.live.variables_behind(r) for r in self.live.inputs(node))
+
+    def _is_term(self, name: str, inside: set[str]) -> bool:
+        """Whether an end only enters losses, as a term or factor; what is compared with a label is a prediction instead."""
+        return all(self._enters_loss(u, name, inside) for u in self.flow.followers(name))
+
+    def _enters_loss(self, user: Node, name: str, inside: set[str]) -> bool:
+        if user.name in self.flow.network:
+            return user.name not in inside and user.name in self._likelihood
+        if user.op not in _COMBINATIONS or self.live.graph.nodes[name].op == "Exp":
+            return False  # (a rate in the likelihood of a count stands there as it is)
+        others = [r for r in self.live.inputs(user) if r.node != name and (r in self.flow.sources or r.node in self.flow.depends)]
+        return user.op != "Sub" or all(r.node in self.flow.touched for r in others)
+
+    def _roots(self, name: str) -> list[str]:
+        """The single nodes, nearest first, that all of a term is computed from by arithmetic with plain numbers."""
+        roots: list[str] = []
+        entries = {name}
+        for _ in range(_NEARBY):
+            last = max(entries, key=self._position.__getitem__)
+            node = self.live.graph.nodes[last]
+            behind = [r for r in self.live.inputs(node) if r.node in self.flow.network]
+            if node.op not in _PLAIN or last in self.flow.weighted or not behind or not self._takes_plain_numbers(node):
+                break
+            entries = (entries - {last}) | {r.node for r in behind}
+            if len(entries) == 1:
+                roots.extend(entries)
+        return roots
+
+    def _has_a_root_in(self, roots: list[str], name: str, ends: list[str]) -> bool:
+        """Whether a loss combines one of these with labels itself, or makes several terms of it: max(z, 0) - z * y + log(1 + exp(-|z|)).
+
+        Then what else the loss makes of it is the loss' own.
+        """
+        for root in roots:
+            labelled = any(u.name not in self.flow.network and u.name not in self.flow.lossy for u in self.flow.followers(root))
+            if labelled or root in self._loss_roots or any(root in self._roots(end) for end in ends if end != name and self._is_term(end, set(ends))):
+                self._loss_roots.add(root)
+                return True
+        return False
+
+    def _goes_with_a_decision(self, ref: Ref) -> bool:
+        """Whether the greatest of these values is asked for beside its index, or is how probable it is."""
+        users = self.flow.followers(ref.node)
+        return self.live.graph.nodes[ref.node].op == "Softmax" or any(u.op in ("ArgMax", "ArgMin", "TopK", "TopKV2") for u in users)
+
+    def _is_copied(self, node: Node, users: list[Node]) -> bool:
+        """Whether a node only makes copies that are compared with many thresholds at once, as tf.metrics.auc does."""
+        compared = [u.op in _DECISIONS for u in users] if node.op == "Tile" else [u.name in self._copies for u in users]
+        return node.op in (*_RESHAPES, "Tile") and bool(users) and all(compared)
+
+    def _normalises(self, node: Node, behind: list[Ref]) -> bool:
+        """Whether a node divides by a sum of what it is divided into: what a cross entropy does to probabilities first."""
         numerator, denominator = self.live.inputs(node)
         total = self.live.graph.nodes[denominator.node]
         return total.op == "Sum" and self.live.inputs(total)[0] == numerator and numerator in behind

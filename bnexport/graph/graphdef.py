@@ -100,6 +100,10 @@ class Graph:
         return users
 
 
+_RESOURCE_LOOKUPS = {"ResourceGather": "Gather", "ResourceGatherNd": "GatherNd"}
+"""Lookups in a resource variable, which read it themselves, and the operators that do the same with its value."""
+
+
 def read_node(message: Any) -> Node:
     """A NodeDef as a `Node`."""
     inputs, controls = [], []
@@ -108,7 +112,10 @@ def read_node(message: Any) -> Node:
             controls.append(text[1:])
         else:
             inputs.append(parse_ref(text))
-    return Node(message.name, message.op, inputs, controls, Attributes(message.attr))
+    attributes = Attributes(message.attr)
+    if message.op in _RESOURCE_LOOKUPS:
+        return Node(message.name, _RESOURCE_LOOKUPS[message.op], inputs, controls, {**attributes, "Tparams": attributes["dtype"]})
+    return Node(message.name, message.op, inputs, controls, attributes)
 
 
 def topological(graph: Graph, roots: Iterable[str], inputs_of: Any = None) -> list[str]:

@@ -206,8 +206,8 @@ class Live:
         )
 
     def inputs(self, node: Node) -> list[Ref]:
-        """A node's data inputs, followed."""
-        if node.name in self.sources:
+        """A node's data inputs, followed; none of a source's: the queue or iterator behind it is no part of the network."""
+        if node.name in self.sources or ops.is_source(node):
             return []
         return [self.resolve(ref) for ref in node.inputs]
 
@@ -232,7 +232,7 @@ class Live:
         return self._dynamic[start.node]
 
     def _inputs_unless_known(self, node: Node) -> list[Ref]:
-        if node.name in self._dynamic or node.op in ops.LOOPS or ops.is_source(node):
+        if node.name in self._dynamic or node.op in ops.LOOPS:
             return []
         return self.inputs(node)
 
@@ -279,7 +279,13 @@ class Live:
             raise AmbiguousNetwork(f"{self.graph.source}: {node.name!r} ({node.op}) has no value; give it one with --set {node.name}=VALUE")
         if node.op not in OPS:
             raise UnsupportedOps(f"{self.graph.source}: bnexport has no operator {node.op}, which the node {node.name!r} uses to compute a constant")
-        return evaluate(OPS[node.op], node.attrs, operands)
+        try:
+            return evaluate(OPS[node.op], node.attrs, operands)
+        except (IndexError, ValueError) as cause:  # NumPy's words for operands that do not fit: a value assumed or set of another shape
+            shapes = ", ".join(str(list(o.shape)) for o in operands)
+            raise GraphError(
+                f"{self.graph.source}: the node {node.name!r} ({node.op}) cannot take operands of the shapes {shapes}: {cause}"
+            ) from cause
 
     def array(self, ref: Ref) -> Array:
         """A constant as an array that is computed, or read, when its pieces are asked for; a variable keeps its own dtype."""

@@ -79,7 +79,10 @@ def missing_operators(live: Live, order: Sequence[str], inputs: Sequence[Ref]) -
 
 def _advice(op: str) -> str:
     if ops.is_random(op):
-        return " (random numbers: set the node that adds them to zero with --set NODE=0, or name outputs before them with --output)"
+        return (
+            " (random numbers: set the node that adds them to zero with --set NODE=0, or what they are compared with to 0 or 1, "
+            "or name outputs before them with --output)"
+        )
     if op in ops.LOOPS or op.startswith("TensorArray"):
         what = "a loop, as tf.while_loop and dynamic_rnn make"
         return f" ({what}: rebuild the network with a static number of steps, or name outputs before it with --output)"

@@ -54,7 +54,10 @@ def in_training_mode(node: Node) -> bool:
 
 
 def is_gradient(node: Node) -> bool:
-    """Whether tf.gradients made a node: by its operator, or by the scope that it always opens."""
-    if node.op.endswith(("Grad", "GradV2", "GradV3")) or node.op == "BroadcastGradientArgs":
+    """Whether tf.gradients made a node: by its operator, or by the scope that it always opens.
+
+    A branch of tf.cond in control flow v2 hands what its gradient will need to it as an Optional, made within the branch.
+    """
+    if node.op.endswith(("Grad", "GradV2", "GradV3")) or node.op in ("BroadcastGradientArgs", "OptionalFromValue", "OptionalNone"):
         return True
     return any(part == "gradients" or (part.startswith("gradients_") and part[10:].isdigit()) for part in node.name.split("/"))

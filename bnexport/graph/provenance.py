@@ -16,6 +16,12 @@ from bnexport.graph.live import Live
 from bnexport.program import Layer
 
 _ROOTS = frozenset({"Rsqrt", "Sqrt", "Pow"})
+_CLIPS = frozenset({"Maximum", "Minimum", "ClipByValue", "Relu"})
+_KEEPS_VARIANCE = _CLIPS | frozenset(
+    {"Add", "AddV2", "Mul", "RealDiv", "Div", "Reshape", "ExpandDims", "Squeeze", "Cast", "Transpose", "Tile", "BroadcastTo", "StridedSlice", "Slice",
+     "Split", "SplitV", "Unpack", "GatherV2", "Gather"}
+)  # fmt: skip
+"""What a variance may pass on its way to the root: not a square or a sum of squares (weight normalisation), not an exponential."""
 
 
 def affine_part(live: Live, node: Node, constant: Ref, *, multiplies: bool) -> dict[str, Any]:
@@ -31,7 +37,7 @@ def affine_part(live: Live, node: Node, constant: Ref, *, multiplies: bool) -> d
     if "variance" in part:
         part["epsilon_from"] = "the graph"
         part.setdefault("epsilon", 0.0)
-        check_statistics(live, part)
+        check_statistics(live, part, clipped=reader.clipped)
     return part if len(part) > 2 else {}
 
 
@@ -39,6 +45,7 @@ class _Reader:
     def __init__(self, live: Live, part: dict[str, Any]):
         self.live = live
         self.part = part
+        self.clipped = False  # whether the variance is kept from being negative before its root is taken
 
     def read(self, ref: Ref, *, scale: bool, normalised: bool = False) -> None:
         """Goes down an expression; `normalised` says that the value is multiplied by an inverse root."""
@@ -60,14 +67,31 @@ class _Reader:
                 self.read(operand, scale=scale, normalised=normalised)
 
     def _has_root(self, ref: Ref) -> bool:
-        return any(self.live.graph.nodes[n].op in _ROOTS for n in topological(self.live.graph, [ref.node], self.live.inputs))
+        nodes = [self.live.graph.nodes[n] for n in topological(self.live.graph, [ref.node], self.live.inputs)]
+        return any(n.op in _ROOTS and n.inputs and self._variance_behind(self.live.inputs(n)[0])[0] for n in nodes)
+
+    def _variance_behind(self, ref: Ref) -> tuple[str | None, bool]:
+        """The variable that a root is taken of, if it is one and no function of one, and whether it is clipped on the way."""
+        clipped = False
+        while True:
+            node = self.live.graph.nodes[ref.node]
+            if node.op in ops.VARIABLES:
+                return node.name, clipped
+            made = [r for r in self.live.inputs(node) if self.live.variables_behind(r)]
+            if node.op not in _KEEPS_VARIANCE or not made or made[1:] == made[:1]:  # (x * x is a square)
+                return None, False
+            clipped = clipped or node.op in _CLIPS
+            ref = made[0]
 
     def _read_root(self, ref: Ref) -> None:
         """variance + epsilon, in either order; the variance may have been clipped or reshaped."""
         node = self.live.graph.nodes[ref.node]
-        variables = self.live.variables_behind(ref)
-        if variables:
-            self.part.setdefault("variance", variables[0])
+        variable, clipped = self._variance_behind(ref)
+        if variable is None:
+            return
+        if "variance" not in self.part:
+            self.part["variance"] = variable
+            self.clipped = clipped
         if node.op in ("Add", "AddV2"):
             for operand in self.live.inputs(node):
                 if not self.live.variables_behind(operand):
@@ -82,8 +106,11 @@ def shortest(value: float) -> float:
     return float(str(single)) if float(single) == value else value
 
 
-def check_statistics(live: Live, part: dict[str, Any]) -> None:
+def check_statistics(live: Live, part: dict[str, Any], *, clipped: bool = False) -> None:
     """
+    Args:
+        clipped: the graph itself sees to it that a variance is not negative (one computed as E[x²] - E[x]² may be, by its rounding).
+
     Raises:
         BadStatistics: the moving variance is negative, or one of the statistics is NaN or infinite.
     """
@@ -96,7 +123,7 @@ def check_statistics(live: Live, part: dict[str, Any]) -> None:
         where = f"{live.variables.checkpoint.prefix}: the moving {role} {key!r} of the batch norm at {part['node']!r}"
         if not np.isfinite(values).all():
             raise BadStatistics(f"{where} holds values that are NaN or infinite: the checkpoint was saved from a training that had diverged")
-        if role == "variance" and values.size and values.min() < 0:
+        if role == "variance" and not clipped and values.size and values.min() < 0:
             raise BadStatistics(
                 f"{where} is negative ({values.min():g} at index {int(values.argmin())}): no batch norm has such a variance; "
                 "the checkpoint is damaged or was edited"
