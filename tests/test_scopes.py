@@ -456,7 +456,7 @@ def test_a_batch_norm_on_the_input_is_a_reading_too(tmp_path):
 def test_batch_norms_that_are_counted_out_of_step_are_an_error(tmp_path, absent):
     arrays = {f"{role}{n}": v for n in ("", "_1", "_2") for role, v in zip(("beta", "scale", "pop_mean", "pop_var"), norm(4), strict=True)} | deep(4)
     del arrays[absent]
-    with pytest.raises(ScopeError, match=r"nothing says which batch norm lacks one: batch_norm \(.*: 2"):
+    with pytest.raises(ScopeError, match=r"nothing says which belong together: batch_norm \(.*: no number, 1, 2"):
         to_program(forged(tmp_path, arrays))
 
 

@@ -44,6 +44,7 @@ def layers(*infos):
         ("batch_norm/gamma", (1, 1, 1, 3), "gamma"),
         ("pop_mean_7", (400,), "moving mean"),
         ("norm/pop_var", (400,), "moving variance"),
+        ("global_variance1", (400,), "moving variance"),
         ("bn/moving_mean", (3,), "moving mean"),
         ("BatchNorm/moving_variance", (3,), "moving variance"),
         ("bn/mean/EMA", (3,), "moving mean"),
@@ -138,6 +139,13 @@ AVERAGE = "ExponentialMovingAverage"
 def test_averaged_moments_find_their_batch_norm(mean, norm):
     infos = [info(f"{scope}/{role}", 3) for scope in ("bn", "bn_1", "bn_2", "s/bn") for role in ("beta", "gamma")]
     assert layers(*infos, info(mean, 3))[mean] == norm
+
+
+def test_averaged_moments_go_to_the_scope_that_they_have_no_more_than():
+    """`a/bn` has neither beta nor gamma, and ends in `bn` as well."""
+    means = [f"a/bn/a/bn/moments/Squeeze/{AVERAGE}", f"bn/bn/moments/Squeeze/{AVERAGE}"]
+    found = layers(info("bn/beta", 3), *(info(mean, 3) for mean in means))
+    assert [found[mean] for mean in means] == ["a/bn", "bn"]
 
 
 def test_batch_norms_without_scopes_are_told_apart_by_their_numbers():

@@ -97,8 +97,8 @@ def _homes(averaged: Sequence[Norm], norms: Sequence[Norm]) -> list[tuple[Norm, 
             at_end, at_start = path[len(path) - len(scope) :] == scope, path[: len(scope)] == scope
             free = norm.width == statistics.width and norm.rest == statistics.rest and not {MEAN, VARIANCE} & norm.variables.keys()
             if free and (at_end or at_start):
-                pairs.append((-len(scope), not at_end, natural_key(path), natural_key(scope), statistics, norm))
-    pairs.sort(key=lambda pair: pair[:4])
+                pairs.append((-len(scope), not at_end, len(path), natural_key(path), natural_key(scope), statistics, norm))
+    pairs.sort(key=lambda pair: pair[:5])
     chosen: list[tuple[Norm, Norm]] = []
     for *_, statistics, norm in pairs:
         if all(statistics is not other and norm is not home for other, home in chosen):
@@ -113,7 +113,7 @@ def _own_scope(path: Path) -> Path:
 
 
 def _uneven(norms: Sequence[Norm]) -> list[str]:
-    """Batch norms in one scope of which TensorFlow counted each variable by itself, and there are not as many of each.
+    """Batch norms in one scope of which TensorFlow counted each variable by itself, and not all have the same numbers.
 
     With `beta`, `beta_1`, `beta_2` and `scale`, `scale_1` one of three batch norms has no scale, and it need not be the last.
     """
@@ -126,7 +126,8 @@ def _uneven(norms: Sequence[Norm]) -> list[str]:
     for (scope, words), roles in counts.items():
         numbers = set[str | None]().union(*roles.values())
         if len(numbers) > 1 and None in numbers and any(own != numbers for own in roles.values()):
-            found.append(f"{Norm(scope, words, 0).name} ({', '.join(f'{role}: {len(own)}' for role, own in roles.items())})")
+            lists = {role: ", ".join(number or "no number" for number in sorted(own, key=lambda n: int(n or -1))) for role, own in roles.items()}
+            found.append(f"{Norm(scope, words, 0).name} ({'; '.join(f'{role}: {shown}' for role, shown in lists.items())})")
     return found
 
 

@@ -99,8 +99,8 @@ def choose(prefix: object, reading: Reading, order: Sequence[str], aliases: Mapp
         )
     if reading.uneven:
         raise ScopeError(
-            f"{prefix}: only numbers tell the variables of several batch norms apart, each kind counted by itself, and there are not as many of "
-            f"each, so that nothing says which batch norm lacks one: {listed(reading.uneven)}; convert with the graph (.meta)"
+            f"{prefix}: only numbers tell the variables of several batch norms apart, each kind counted by itself, and not all have the same "
+            f"numbers, so that nothing says which belong together: {listed(reading.uneven)}; convert with the graph (.meta)"
         )
     if not order:
         _refuse_strays(prefix, reading)

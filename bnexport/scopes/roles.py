@@ -55,6 +55,7 @@ SPELLINGS: Mapping[str, tuple[str, ...]] = {
         "batch_var",  # an average named after the op that it averages
         "batch_variance",
         "global_var",
+        "global_variance",
         "variance",  # tensorpack: bn/variance/EMA
         "var",
     ),
