@@ -452,6 +452,15 @@ def test_a_batch_norm_on_the_input_is_a_reading_too(tmp_path):
     assert "batch_normalization behind dense: there is one for each hidden layer, in the order of their numbers" in assumed
 
 
+@pytest.mark.parametrize(("layers", "norms"), [("w w_1 w_2 w_3", "bn_1 bn_2"), ("dense dense_1 dense_2", "bn1 bn3"), ("a1/w a2/w a3/w", "a1/bn bn")])
+def test_numbers_that_are_no_evidence_do_not_place_batch_norms(tmp_path, layers, norms):
+    arrays = {name: kernel(4, 4, i) for i, name in enumerate(layers.split())}
+    for scope in norms.split():
+        arrays |= keras_norm(scope, 4)
+    with pytest.raises(ScopeError, match="more than one reading of where the batch norms stand"):
+        to_program(forged(tmp_path, arrays))
+
+
 @pytest.mark.parametrize("absent", ["beta", "scale_2", "pop_mean_1"])
 def test_batch_norms_that_are_counted_out_of_step_are_an_error(tmp_path, absent):
     arrays = {f"{role}{n}": v for n in ("", "_1", "_2") for role, v in zip(("beta", "scale", "pop_mean", "pop_var"), norm(4), strict=True)} | deep(4)

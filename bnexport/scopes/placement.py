@@ -189,7 +189,7 @@ def _place_by_width(prefix: object, result: Placement, norms: Sequence[Norm], ch
             raise ScopeError(_ambiguous(prefix, chain, norms, [chosen, {**chosen, **by_number}]))
     else:
         whole_numbering = by_number if len(by_number) == len(norms) else None
-        counted = _counted(norms, free, chain)
+        counted = None if result.places else _counted(norms, free, chain)
         likely = [r for r in (whole_numbering, counted) if r is not None and _is_reading(r, norms, chain)]
         # A batch norm behind the last layer is as rare as one on the input.
         likely = [r for r in likely if len(chain) not in r.values() or not any(0 in reading.values() for reading in readings)]
@@ -276,7 +276,9 @@ def _numbered(norms: Sequence[Norm], chain: Sequence[Linear], free: Sequence[int
     """
     numbers = [last_number(norm.path) for norm in norms]
     layers = {place: last_number(chain[place - 1].path) for place in free if place > 0}
-    if None in numbers:
+    bare = {layer.path for layer in chain if last_number(layer.path) is None}
+    counted_by_tensorflow = any((*layer.path[:-1], layer.path[-1].rpartition("_")[0]) in bare for layer in chain)
+    if None in numbers or counted_by_tensorflow:
         return {}
     reading: Reading = {}
     for i, number in enumerate(numbers):
@@ -289,7 +291,9 @@ def _numbered(norms: Sequence[Norm], chain: Sequence[Linear], free: Sequence[int
 def _counted(norms: Sequence[Norm], free: Sequence[int], chain: Sequence[Linear]) -> Reading | None:
     """The first batch norm behind the first layer and so on, where numbers order them and there is one for each layer, or each but the last."""
     behind = [place for place in free if place > 0]
-    if not _are_ordered(norms) or len(norms) not in (len(behind), len(behind) - (len(chain) in behind)):
+    numbers = [last_number(norm.path) or 0 for norm in norms]
+    gaps = len(set(numbers)) > 1 and any(b != a + 1 for a, b in pairwise(numbers))
+    if gaps or not _are_ordered(norms) or len(norms) not in (len(behind), len(behind) - (len(chain) in behind)):
         return None
     return dict(enumerate(behind[: len(norms)]))
 
