@@ -68,10 +68,11 @@ def convert(path: str | Path, out: str | Path, options: Options | None = None) -
 
 def _has_graph(location: Location, options: Options) -> bool:
     if not options.use_graph or (location.meta is None and location.saved_model is None):
+        _refuse_options_of_graphs(location, options)
         return False
     only_for_names = {
         "--activation": options.activation,
-        "--epsilon": options.epsilon,
+        "--epsilon": options.epsilon is not None,
         "--order": options.order,
         "--bn-after-activation": options.bn_after_activation,
     }
@@ -82,6 +83,21 @@ def _has_graph(location: Location, options: Options) -> bool:
             "leave it out, or add --no-graph to read the names alone"
         )
     return True
+
+
+def _refuse_options_of_graphs(location: Location, options: Options) -> None:
+    only_for_graphs = {
+        "--set": options.set_values,
+        "--input": options.inputs,
+        "--output": options.outputs,
+        "--shape": options.shapes,
+        "--signature": options.signature,
+        "--statistics batch": options.statistics == "batch",
+    }
+    given = [flag for flag, value in only_for_graphs.items() if value]
+    if given:
+        why = "--no-graph leaves the graph out" if not options.use_graph else f"{location.prefix} has no graph (.meta) beside it"
+        raise UsageError(f"{', '.join(given)} says something of a graph, but {why}: leave the option out, or convert with the graph")
 
 
 def _from_graph(location: Location, options: Options) -> Program:

@@ -182,9 +182,44 @@ def test_nothing_there(tmp_path):
     assert refused(tmp_path / ("x" * 5000), CheckpointNotFound, "there is no checkpoint")
 
 
-def test_another_kind_of_file(tmp_path):
-    (tmp_path / "model.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
-    assert refused(tmp_path / "model.h5", CorruptCheckpoint, r"model\.h5 is neither a checkpoint nor one of its files")
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        (b"\x0a\x10", r"model\.x is neither a checkpoint nor one of its files"),
+        (b"\x89HDF\r\n\x1a\n", "is an HDF5 file, as Keras writes them: save the model again as a checkpoint"),
+        (b"PK\x03\x04", "is a zip archive: unpack it"),
+        (b"\x1f\x8b\x08", "is compressed by gzip: unpack it"),
+        (b"\x1c\0\0\0TFL3", "is a TensorFlow Lite model, which has no checkpoint in it"),
+    ],
+)
+def test_another_kind_of_file(tmp_path, head, message):
+    (tmp_path / "model.x").write_bytes(head + bytes(100))
+    assert refused(tmp_path / "model.x", CorruptCheckpoint, message)
+
+
+def test_a_pointer_is_told_from_damage_where_the_values_are_as_short(tmp_path):
+    prefix = make(tmp_path / "model.ckpt")
+    Path(f"{prefix}.data-00000-of-00001").write_bytes(IMPOSTORS[1][0])
+    assert refused(prefix, CorruptCheckpoint, IMPOSTORS[1][1])
+
+
+def test_patterns_of_data_files(tmp_path):
+    prefix = make(tmp_path / "model.ckpt")
+    assert open_checkpoint(f"{prefix}.data-?????-of-00001").prefix == prefix
+    assert refused(f"{prefix}.data", CheckpointNotFound, r"there is no checkpoint .*model\.ckpt\.data: give .*model\.ckpt$")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '\ufeffmodel_checkpoint_path: "model.ckpt"\r\n',
+        'model_checkpoint_path: "model.ckpt.index"',
+    ],
+)
+def test_a_checkpoint_file_that_was_edited(tmp_path, content):
+    prefix = make(tmp_path / "model.ckpt")
+    (tmp_path / "checkpoint").write_bytes(content.encode())
+    assert open_checkpoint(tmp_path).prefix == prefix
 
 
 def test_the_index_is_missing(tmp_path):

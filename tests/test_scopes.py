@@ -162,6 +162,14 @@ def test_averages_are_taken_where_asked():
     assert "averages of 6 weights are there and were not taken; --ema takes them" in raw.conversion["assumed"]
 
 
+def test_one_of_several_averages_is_not_chosen(tmp_path):
+    weights = {f"W/ExponentialMovingAverage{suffix}": kernel(4, 3, i) for i, suffix in enumerate(("", "_1"))}
+    prefix = forged(tmp_path, weights | {"W": kernel(4, 3, 2), "b": np.ones(3, np.float32)})
+    with pytest.raises(ScopeError, match=r"several averages of one weight \(W/ExponentialMovingAverage, W/ExponentialMovingAverage_1\)"):
+        to_program(prefix, Options(averages=True))
+    assert to_program(prefix).layers[0].provenance["kernel"] == "W"
+
+
 def test_averages_that_are_not_there_cannot_be_taken():
     with pytest.raises(UsageError, match=r"^--ema: .* holds no averages of weights; leave it out$"):
         to_program(DATA / "no_meta", said("no_meta", averages=True))
@@ -242,6 +250,19 @@ def test_options_that_do_not_fit_are_refused(said, message):
         to_program(DATA / "no_meta", Options(**said))
 
 
+@pytest.mark.parametrize("said", [{"outputs": ["y"]}, {"set_values": {"phase": False}}, {"statistics": "batch"}, {"shapes": {"x": [1]}}])
+def test_options_that_only_say_something_of_a_graph_are_refused(said):
+    with pytest.raises(UsageError, match=r"says something of a graph, but .*model.ckpt has no graph \(\.meta\) beside it: leave the option out"):
+        to_program(DATA / "no_meta_seed" / "model.ckpt", Options(**said))
+    with pytest.raises(UsageError, match="says something of a graph, but --no-graph leaves the graph out"):
+        to_program(DATA / "seed", Options(use_graph=False, **said))
+
+
+def test_an_epsilon_of_zero_is_one_too():
+    with pytest.raises(UsageError, match="--epsilon only says what names cannot tell"):
+        to_program(DATA / "seed", Options(epsilon=0.0))
+
+
 # ---- order
 
 
@@ -300,6 +321,32 @@ def test_towers_are_an_error_that_names_them_and_order_takes_one(tmp_path):
 def test_an_order_that_does_not_chain_is_refused():
     with pytest.raises(ScopeError, match=r"layer1 \(64 → 16\) comes after layer2 \(16 → 12\), which it cannot take its input from"):
         to_program(DATA / "no_meta", Options(order=["layer2", "layer1", "output"]))
+
+
+def test_networks_that_were_trained_against_each_other_are_no_chain(tmp_path):
+    arrays = {"generator/W1": kernel(4, 3), "generator/W2": kernel(3, 5), "discriminator/W1": kernel(5, 3), "discriminator/W2": kernel(3, 1)}
+    prefix = forged(tmp_path, arrays)
+    with pytest.raises(ScopeError, match="holds several networks, by the names of their scopes") as error:
+        to_program(prefix)
+    assert "\n  generator: generator/W1 → generator/W2\n" in str(error.value)
+    assert len(to_program(prefix, Options(order=["generator"])).layers) == 2
+    assert len(to_program(prefix, Options(order=["generator", "discriminator"])).layers) == 4
+
+
+def test_a_decoder_comes_behind_an_encoder(tmp_path):
+    assert names(to_program(forged(tmp_path, {"decoder/W": kernel(2, 4), "encoder/W": kernel(4, 2)}))) == ["encoder", "decoder"]
+
+
+def test_the_order_is_said_where_shapes_tell_it():
+    assumed = to_program(DATA / "no_meta", Options(activation="relu")).conversion["assumed"]
+    assert assumed[0] == "the order of the layers is the only one that their shapes allow: layer1 → layer2 → output"
+
+
+def test_biases_may_be_rows(tmp_path):
+    arrays = {"w1": kernel(4, 3), "b1": kernel(1, 3), "w2": kernel(3, 2), "b2": kernel(1, 2)}
+    x = np.eye(4, dtype=np.float32)
+    want = np.maximum(x @ arrays["w1"] + arrays["b1"], 0) @ arrays["w2"] + arrays["b2"]
+    np.testing.assert_allclose(predict(to_program(forged(tmp_path, arrays), Options(activation="relu")), x), want, rtol=1e-5, atol=1e-6)
 
 
 # ---- batch norms
@@ -380,6 +427,84 @@ def test_sonnets_arrays_of_four_dimensions_are_vectors(tmp_path):
     program = to_program(forged(tmp_path, arrays))
     x = np.eye(4, dtype=np.float32)
     np.testing.assert_allclose(predict(program, x), normalised(x @ kernel(4, 3).astype(np.float64), values), rtol=1e-5, atol=1e-6)
+
+
+def keras_norm(scope, width, seed=0):
+    return {f"{scope}/{role}": v for role, v in zip(("beta", "gamma", "moving_mean", "moving_variance"), norm(width, seed), strict=True)}
+
+
+def test_numbers_that_tensorflow_counted_do_not_place_batch_norms(tmp_path):
+    # dense, then dense_1 with a batch norm, and dense_2 with one: the batch norms are counted from nothing all the same
+    arrays = {f"dense{n}/kernel": kernel(4, 4, i) for i, n in enumerate(("", "_1", "_2", "_3"))}
+    arrays |= keras_norm("batch_normalization", 4) | keras_norm("batch_normalization_1", 4, 1)
+    with pytest.raises(ScopeError, match="batch_normalization behind dense_1, batch_normalization_1 behind dense_2"):
+        to_program(forged(tmp_path, arrays))
+
+
+def test_a_batch_norm_on_the_input_is_a_reading_too(tmp_path):
+    arrays = {f"dense{n}/kernel": kernel(4, 4, i) for i, n in enumerate(("", "_1"))}
+    arrays |= keras_norm("batch_normalization", 4) | keras_norm("batch_normalization_1", 4, 1)
+    with pytest.raises(ScopeError, match="batch_normalization on the input, batch_normalization_1 behind dense\n"):
+        to_program(forged(tmp_path, arrays))
+    arrays = {"dense/kernel": kernel(4, 4), "dense_1/kernel": kernel(4, 3)} | keras_norm("batch_normalization", 4)
+    (folder := tmp_path / "hidden").mkdir()
+    assumed = to_program(forged(folder, arrays)).conversion["assumed"]
+    assert "batch_normalization behind dense: there is one for each hidden layer, in the order of their numbers" in assumed
+
+
+@pytest.mark.parametrize(("layers", "norms"), [("w w_1 w_2 w_3", "bn_1 bn_2"), ("dense dense_1 dense_2", "bn1 bn3"), ("a1/w a2/w a3/w", "a1/bn bn")])
+def test_numbers_that_are_no_evidence_do_not_place_batch_norms(tmp_path, layers, norms):
+    arrays = {name: kernel(4, 4, i) for i, name in enumerate(layers.split())}
+    for scope in norms.split():
+        arrays |= keras_norm(scope, 4)
+    with pytest.raises(ScopeError, match="more than one reading of where the batch norms stand"):
+        to_program(forged(tmp_path, arrays))
+
+
+@pytest.mark.parametrize("absent", ["beta", "scale_2", "pop_mean_1"])
+def test_batch_norms_that_are_counted_out_of_step_are_an_error(tmp_path, absent):
+    arrays = {f"{role}{n}": v for n in ("", "_1", "_2") for role, v in zip(("beta", "scale", "pop_mean", "pop_var"), norm(4), strict=True)} | deep(4)
+    del arrays[absent]
+    with pytest.raises(ScopeError, match=r"nothing says which belong together: batch_norm \(.*: no number, 1, 2"):
+        to_program(forged(tmp_path, arrays))
+
+
+def test_two_batch_norms_do_not_share_a_layer(tmp_path):
+    # the statistics of a second tower that shares the weights: s1/bn and, for the second use, s1/bn/layer1_1/bn
+    moments = "layer1/bn/layer1_1/bn/moments"
+    second = {f"{moments}/{s}/ExponentialMovingAverage": np.ones(4, np.float32) for s in ("Squeeze", "Squeeze_1")}
+    arrays = {"layer1/W": kernel(4, 4), "layer2/W": kernel(4, 4, 1), "out/W": kernel(4, 2)} | second
+    arrays |= {
+        name.replace("bn/bn", "layer1/bn/layer1/bn", 1) if "moments" in name else f"layer1/{name}": v for name, v in seed_norm("bn", 4).items()
+    }
+    with pytest.raises(ScopeError, match="the names of two batch norms, layer1/bn and layer1/bn/layer1_1/bn, say that they stand behind layer1"):
+        to_program(forged(tmp_path, arrays))
+
+
+def test_batch_norms_stand_before_their_layers_where_one_must(tmp_path):
+    arrays = {"layer1/W": kernel(3, 4), "layer2/W": kernel(4, 4)} | keras_norm("layer1/bn", 3) | keras_norm("layer2/bn", 4)
+    program = to_program(forged(tmp_path, arrays), Options(activation="none"))
+    x = np.eye(3, dtype=np.float32)
+    want = normalised(normalised(x, norm(3)) @ kernel(3, 4).astype(np.float64), norm(4)) @ kernel(4, 4)
+    np.testing.assert_allclose(predict(program, x), want, rtol=1e-4, atol=1e-4)
+
+
+def test_batch_norms_of_layers_that_are_left_out_are_not_taken(tmp_path):
+    arrays = {"g_W1": kernel(5, 4), "g_W2": kernel(4, 6), "d_W1": kernel(6, 4), "d_W2": kernel(4, 2)}
+    program = to_program(forged(tmp_path, arrays | seed_norm("d_bn", 4)), Options(order=["g_W1", "g_W2"], activation="relu"))
+    assert program.conversion["ignored"] == ["not in --order: 3 (d_W1, d_W2, d_bn)"]
+    (folder := tmp_path / "other").mkdir()
+    prefix = forged(folder, arrays | seed_norm("bn", 4))
+    with pytest.raises(ScopeError, match=r"bn \(4 channels\) may belong to layers that --order names, and to d_W1 \(6 → 4\)"):
+        to_program(prefix, Options(order=["g_W1", "g_W2"]))
+    assert len(to_program(prefix, Options(order=["d_W1", "bn", "d_W2"])).layers) == 2
+
+
+def test_a_bias_that_may_be_beta_is_an_error(tmp_path):
+    arrays = {"conv1/kernel": kernel(4, 3), "conv1/biases": np.ones(3, np.float32)} | keras_norm("conv1", 3)
+    del arrays["conv1/beta"]
+    with pytest.raises(ScopeError, match=r"conv1/biases \[3\] is beside the batch norm conv1, which has no beta"):
+        to_program(forged(tmp_path, arrays))
 
 
 def test_a_batch_norm_that_fits_nowhere_is_an_error(tmp_path):

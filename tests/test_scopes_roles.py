@@ -44,6 +44,7 @@ def layers(*infos):
         ("batch_norm/gamma", (1, 1, 1, 3), "gamma"),
         ("pop_mean_7", (400,), "moving mean"),
         ("norm/pop_var", (400,), "moving variance"),
+        ("global_variance1", (400,), "moving variance"),
         ("bn/moving_mean", (3,), "moving mean"),
         ("BatchNorm/moving_variance", (3,), "moving variance"),
         ("bn/mean/EMA", (3,), "moving mean"),
@@ -63,6 +64,8 @@ def layers(*infos):
         ("optimizer/W1/RMSProp_1", (4, 3), "optimiser slot"),
         ("dnn/h/kernel/t_0/ProximalAdagrad", (4, 3), "optimiser slot"),
         ("W1/Ftrl_1", (4, 3), "optimiser slot"),
+        ("b1", (1, 8), "bias"),
+        ("bn/bn_1/moments/Squeeze/bn_averages", (3,), "moving mean"),
         ("beta1_power_1", (), "optimiser slot"),
         ("optimizer/iter/.ATTRIBUTES/VARIABLE_VALUE", (), "optimiser slot"),
         ("optimizer/_variables/3/.ATTRIBUTES/VARIABLE_VALUE", (4, 3), "optimiser slot"),
@@ -100,6 +103,10 @@ def test_what_was_made_for_a_variable_belongs_to_it():
         info(key, 4, 3),
         info("model/dense/kernel/.OPTIMIZER_SLOT/optimizer/m/.ATTRIBUTES/VARIABLE_VALUE", 4, 3),
         info("lost/Adam", 4, 3),
+        info("layer/W/d_optim_1", 4, 3),
+        info("train/layer/W/d_optim", 4, 3),
+        info("layer/W/ExponentialMovingAverage_1", 4, 3),
+        info("other/layer/W/part", 4, 2),
     ]
     owners = {r.name: (r.role, r.belongs_to) for r in assign_roles(infos)}
     assert owners["layer/W/Momentum"] == ("optimiser slot", "layer/W")
@@ -109,6 +116,9 @@ def test_what_was_made_for_a_variable_belongs_to_it():
     assert owners["bn/moving_mean/ExponentialMovingAverage"] == ("weight average", "bn/moving_mean")
     assert owners["model/dense/kernel/.OPTIMIZER_SLOT/optimizer/m/.ATTRIBUTES/VARIABLE_VALUE"] == ("optimiser slot", key)
     assert owners["lost/Adam"] == ("optimiser slot", None)
+    assert owners["layer/W/d_optim_1"] == owners["train/layer/W/d_optim"] == ("optimiser slot", "layer/W")
+    assert owners["layer/W/ExponentialMovingAverage_1"] == ("weight average", "layer/W")
+    assert owners["other/layer/W/part"] == ("kernel", None)
 
 
 AVERAGE = "ExponentialMovingAverage"
@@ -129,6 +139,13 @@ AVERAGE = "ExponentialMovingAverage"
 def test_averaged_moments_find_their_batch_norm(mean, norm):
     infos = [info(f"{scope}/{role}", 3) for scope in ("bn", "bn_1", "bn_2", "s/bn") for role in ("beta", "gamma")]
     assert layers(*infos, info(mean, 3))[mean] == norm
+
+
+def test_averaged_moments_go_to_the_scope_that_they_have_no_more_than():
+    """`a/bn` has neither beta nor gamma, and ends in `bn` as well."""
+    means = [f"a/bn/a/bn/moments/Squeeze/{AVERAGE}", f"bn/bn/moments/Squeeze/{AVERAGE}"]
+    found = layers(info("bn/beta", 3), *(info(mean, 3) for mean in means))
+    assert [found[mean] for mean in means] == ["a/bn", "bn"]
 
 
 def test_batch_norms_without_scopes_are_told_apart_by_their_numbers():
@@ -155,6 +172,34 @@ def test_unnamed_biases_go_by_the_order_of_creation():
     assert layers(*pairs)["Variable_3"] == "Variable_2"
     mixed = [info("net/W1", 4, 3), info("net/W2", 3, 2), info("net/Variable", 3), info("net/Variable_1", 2)]
     assert layers(*mixed)["net/Variable_1"] == "net/W2"
+
+
+def test_unnamed_biases_may_all_come_behind_the_kernels():
+    names = ["Variable", *(f"Variable_{i}" for i in range(1, 6))]
+    infos = [info(name, *shape) for name, shape in zip(names, [(4, 3), (3, 3), (3, 3), (3,), (3,), (3,)], strict=True)]
+    found = layers(*infos)
+    assert [found[name] for name in names[3:]] == names[:3]
+
+
+def test_unnamed_rows_behind_kernels_are_biases():
+    infos = [info("Variable", 1, 10), info("Variable_1", 1, 10), info("Variable_2", 10, 1), info("Variable_3", 1, 1)]
+    found = layers(*infos)
+    assert (found["Variable_1"], found["Variable_3"]) == ("Variable", "Variable_2")
+    assert roles(info("Variable", 4, 3), info("Variable_1", 1, 4))["Variable_1"] == "kernel"
+
+
+def test_kernels_of_other_names_have_the_words_of_their_biases():
+    infos = [info(f"{part}_{v}{i}", *shape) for part in ("encoder", "decoder") for i in (1, 2) for v, shape in (("h", (4, 4)), ("b", (4,)))]
+    found = layers(*infos, info("Theta3", 4, 2), info("bias3", 2))
+    assert found["decoder_b2"] == "decoder_h2"
+    assert found["bias3"] == "Theta3"
+
+
+def test_biases_that_tensorflow_counted_apart_from_kernels():
+    kernels = [info("w", 4, 4), info("w_1", 4, 4), info("w_2", 4, 2)]
+    assert layers(*kernels, info("b", 2))["b"] == "w_2"
+    assert layers(*kernels, info("b", 4), info("b_1", 2))["b"] is None
+    assert layers(*kernels, info("b", 4), info("b_1", 4), info("b_2", 2))["b_1"] == "w_1"
 
 
 def test_people_count_past_nine():

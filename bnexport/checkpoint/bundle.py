@@ -15,7 +15,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from bnexport.checkpoint.dtypes import STRING, swap_bytes, type_name
-from bnexport.checkpoint.files import Bytes, DataFile, crc32c, mask_crc32c
+from bnexport.checkpoint.files import Bytes, DataFile, crc32c, impostor, mask_crc32c
 from bnexport.checkpoint.slices import Slice, partition
 from bnexport.checkpoint.table import Table
 from bnexport.checkpoint.tensors import Stored, TensorInfo, described, require_version
@@ -209,7 +209,8 @@ class Bundle:
     def _require_checksum(self, info: TensorInfo, entry: pb.BundleEntryProto, file: DataFile, crc: int) -> None:
         if mask_crc32c(crc) != entry.crc32c:
             raise CorruptCheckpoint(
-                f"{file.path} is damaged, or belongs to another checkpoint (the checksum of {info.name!r} does not match): "
+                impostor(file.path)
+                or f"{file.path} is damaged, or belongs to another checkpoint (the checksum of {info.name!r} does not match): "
                 "copy it again with its .index file"
             )
 

@@ -12,6 +12,13 @@ Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
 _CRC_MASK = 0xA282EAD8
 
+_OTHER_KINDS = {
+    b"PK\x03\x04": "a zip archive: unpack it, and give the checkpoint or SavedModel that is in it",
+    b"\x1f\x8b\x08": "compressed by gzip: unpack it, and give the checkpoint or SavedModel that is in it",
+    b"\x89HDF\r\n\x1a\n": "an HDF5 file, as Keras writes them: save the model again as a checkpoint (tf.train.Saver) or as a SavedModel",
+}
+"""How files begin that people take for checkpoints, and what to do."""
+
 
 def crc32c(data: "bytes | Bytes", crc: int = 0) -> int:
     """The CRC-32C of `data` behind bytes whose CRC-32C is `crc`."""
@@ -112,6 +119,11 @@ def impostor(path: Path) -> str | None:
         return None
     if not size:
         return f"{path} is empty: the save was interrupted, or the file was not copied; copy it again"
+    for magic, what in _OTHER_KINDS.items():
+        if head.startswith(magic):
+            return f"{path} is {what}"
+    if head[4:8] == b"TFL3":
+        return f"{path} is a TensorFlow Lite model, which has no checkpoint in it: convert the checkpoint that it was made from"
     if head.startswith(b"version https://git-lfs"):
         return f"{path} is a pointer that Git LFS left in place of the file: run `git lfs pull` in the repository that it came from"
     if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):

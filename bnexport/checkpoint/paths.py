@@ -17,7 +17,7 @@ from bnexport.errors import CheckpointError, CheckpointNotFound, CorruptCheckpoi
 STATE_FILE = "checkpoint"
 SAVED_MODEL = "saved_model.pb"
 
-_SIBLING = re.compile(r"(?P<prefix>.+)(?:\.index|\.meta|\.data-\d{5}-of-\d{5})")
+_SIBLING = re.compile(r"(?P<prefix>.+)(?:\.index|\.meta|\.data-(?:\d{5}|\?{5})-of-\d{5})")
 _SHARD = re.compile(r"(?P<prefix>.+)-(?:\d{5}|\?{5})-of-\d{5}")
 _LISTED = 10
 
@@ -115,7 +115,7 @@ def _from_state(state: Path) -> Location:
     """The latest checkpoint according to a `checkpoint` file, a CheckpointState message in text format."""
     impostor_message = impostor(state)
     try:
-        text = state.read_text(encoding="utf-8", errors="surrogateescape")
+        text = state.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
         raise CheckpointNotFound(f"{state} cannot be read ({error.strerror}): give the checkpoint's prefix") from error
     paths = _text_field(text, "model_checkpoint_path")
@@ -123,7 +123,8 @@ def _from_state(state: Path) -> Location:
         raise CorruptCheckpoint(impostor_message or f"{state} names no checkpoint (it has no model_checkpoint_path): give the checkpoint's prefix")
     latest = paths[-1]
     for candidate in _resolutions(state.parent, latest):
-        found = _at_prefix(candidate)
+        sibling = _SIBLING.fullmatch(candidate.name)  # what was edited by hand may name a file, not the prefix
+        found = (sibling and _at_prefix(candidate.with_name(sibling["prefix"]))) or _at_prefix(candidate)
         if found is not None:
             return found
     others = _prefixes(state.parent)
@@ -205,7 +206,7 @@ def _shards(prefix: Path) -> list[Path]:
 def _shard_names(prefix: Path) -> list[Path]:
     """The files that are named as the shards of a version 1 checkpoint are, sorted."""
     matches = ((file, _SHARD.fullmatch(file.name)) for file in _siblings(prefix, "-"))
-    return sorted(file for file, match in matches if match and match["prefix"] == prefix.name)
+    return sorted(file for file, match in matches if match and match["prefix"] == prefix.name and not _SIBLING.fullmatch(file.name))
 
 
 def _siblings(prefix: Path, separator: str = ".data-") -> Iterator[Path]:

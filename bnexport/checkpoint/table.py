@@ -22,6 +22,8 @@ FOOTER_SIZE = 48
 TRAILER_SIZE = 5
 
 _RAW, _SNAPPY = 0, 1
+_SMALL_BLOCK = 1 << 20
+"""A block of more bytes holds a single value, or few: TensorFlow closes a block that has reached 256 KiB."""
 _LARGEST_SNAPPY_RATIO = 64 / 3
 """A Snappy copy of 64 bytes takes three, and nothing expands more."""
 
@@ -36,6 +38,7 @@ class Table:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file = DataFile(path)
+        self._recent: tuple[int, dict[bytes, memoryview]] = (-1, {})
         try:
             self._last_keys, self._handles = self._read_index()
         except CorruptCheckpoint:
@@ -62,11 +65,17 @@ class Table:
                 yield key, value
 
     def get(self, key: bytes) -> memoryview | None:
-        """The value of `key`, or None; one block is read."""
+        """The value of `key`, or None; one block is read, unless it is a small one and the one that was read last: it may hold thousands of keys."""
         block = bisect_left(self._last_keys, key)
         if block == len(self._handles):
             return None
-        return next((value for found, value in self._read_block(*self._handles[block]) if found == key), None)
+        if block != self._recent[0]:
+            offset, size = self._handles[block]
+            entries = dict(self._read_block(offset, size))
+            if size > _SMALL_BLOCK:
+                return entries.get(key)
+            self._recent = (block, entries)
+        return self._recent[1].get(key)
 
     def _read_index(self) -> tuple[list[bytes], list[tuple[int, int]]]:
         """For each block a key that is not below its keys and below those of the next block, and where it lies."""

@@ -56,6 +56,11 @@ def precedes(first: Path, second: Path) -> bool | None:
     return None
 
 
+def counted(rest: Path) -> tuple[Path, str | None]:
+    """Words without the number at their end, and that number: names that TensorFlow told apart are `w`, `w_1`, `w_2`."""
+    return (rest[:-1], rest[-1]) if rest and rest[-1].isdigit() else (rest, None)
+
+
 def last_number(path: Path) -> int | None:
     """The last number in the last component of a path; None where it has none."""
     numbers = _NUMBER.findall(path[-1]) if path else []

@@ -8,7 +8,7 @@ it averages, below the variable scope that is open. With `tf.variable_scope("bn"
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from bnexport.scopes.names import Path, listed, natural_key
+from bnexport.scopes.names import Path, counted, listed, natural_key
 from bnexport.scopes.roles import BETA, GAMMA, MEAN, VARIANCE, Named
 
 
@@ -47,11 +47,12 @@ class Norm:
 
 @dataclass(slots=True)
 class Norms:
-    """What was matched: batch norms in natural order, variables that fit in none, and sentences on what was assumed."""
+    """What was matched: batch norms in natural order, variables that fit in none, sentences on what was assumed, and what nobody can match."""
 
     found: list[Norm]
     odd: list[Norm]
     assumed: list[str]
+    uneven: list[str]
 
 
 def match_norms(variables: Sequence[Named]) -> Norms:
@@ -78,8 +79,9 @@ def match_norms(variables: Sequence[Named]) -> Norms:
         statistics.scope = _own_scope(statistics.scope)
         norms.append(statistics)
     norms.sort(key=lambda norm: natural_key(norm.path))
+    uneven = _uneven(norms)
     assumed = _pair_by_order(norms)
-    return Norms([n for n in norms if n.whole], odd + [n for n in norms if not n.whole], assumed)
+    return Norms([n for n in norms if n.whole], odd + [n for n in norms if not n.whole], assumed, uneven)
 
 
 def _homes(averaged: Sequence[Norm], norms: Sequence[Norm]) -> list[tuple[Norm, Norm]]:
@@ -95,8 +97,8 @@ def _homes(averaged: Sequence[Norm], norms: Sequence[Norm]) -> list[tuple[Norm, 
             at_end, at_start = path[len(path) - len(scope) :] == scope, path[: len(scope)] == scope
             free = norm.width == statistics.width and norm.rest == statistics.rest and not {MEAN, VARIANCE} & norm.variables.keys()
             if free and (at_end or at_start):
-                pairs.append((-len(scope), not at_end, natural_key(path), natural_key(scope), statistics, norm))
-    pairs.sort(key=lambda pair: pair[:4])
+                pairs.append((-len(scope), not at_end, len(path), natural_key(path), natural_key(scope), statistics, norm))
+    pairs.sort(key=lambda pair: pair[:5])
     chosen: list[tuple[Norm, Norm]] = []
     for *_, statistics, norm in pairs:
         if all(statistics is not other and norm is not home for other, home in chosen):
@@ -108,6 +110,25 @@ def _own_scope(path: Path) -> Path:
     """The scope of a batch norm of which only averages are left: a path that is a scope twice over is that scope."""
     half = len(path) // 2
     return path[half:] if len(path) == 2 * half and path[:half] == path[half:] else path
+
+
+def _uneven(norms: Sequence[Norm]) -> list[str]:
+    """Batch norms in one scope of which TensorFlow counted each variable by itself, and not all have the same numbers.
+
+    With `beta`, `beta_1`, `beta_2` and `scale`, `scale_1` one of three batch norms has no scale, and it need not be the last.
+    """
+    counts: dict[tuple[Path, Path], dict[str, set[str | None]]] = {}
+    for norm in norms:
+        words, number = counted(norm.rest)
+        for role in norm.variables:
+            counts.setdefault((norm.scope, words), {}).setdefault(role, set()).add(number)
+    found = []
+    for (scope, words), roles in counts.items():
+        numbers = set[str | None]().union(*roles.values())
+        if len(numbers) > 1 and None in numbers and any(own != numbers for own in roles.values()):
+            lists = {role: ", ".join(number or "no number" for number in sorted(own, key=lambda n: int(n or -1))) for role, own in roles.items()}
+            found.append(f"{Norm(scope, words, 0).name} ({'; '.join(f'{role}: {shown}' for role, shown in lists.items())})")
+    return found
 
 
 def _pair_by_order(norms: list[Norm]) -> list[str]:

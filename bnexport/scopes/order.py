@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from bnexport.scopes.linears import Linear
 from bnexport.scopes.names import common_scope, precedes, tokens
 
-_FIRST = frozenset({"input", "stem", "first"})
-_LAST = frozenset({"out", "output", "outputs", "logit", "logits", "pred", "prediction", "predictions", "softmax", "final", "last"})
+_FIRST = frozenset({"input", "stem", "first", "encoder", "enc"})
+_LAST = frozenset({"decoder", "dec", "out", "output", "outputs", "logit", "logits", "pred", "prediction", "predictions", "softmax", "final", "last"})
+_NETWORKS = frozenset({"generator", "discriminator", "critic", "actor", "target", "teacher", "student"})
+"""Scopes of networks that are trained against each other, and are no parts of one."""
 _STEPS = 200_000
 """How often a layer is tried in a place, beyond what a chain in the order of its numbers takes, before an order counts as not to be found."""
 
@@ -64,6 +66,18 @@ def _goes_before(first: Linear, second: Linear) -> bool:
     shared = common_scope(first.path, second.path)
     mine, theirs = (set(tokens(layer.path[shared])) if len(layer.path) > shared else set() for layer in (first, second))
     return bool((mine & _FIRST and not theirs & _FIRST) or (theirs & _LAST and not mine & _LAST))
+
+
+def networks(layers: Sequence[Linear]) -> list[str]:
+    """Scopes that are networks of their own, where there are several, as their names say."""
+    found: dict[str, frozenset[str]] = {}
+    for layer in layers:
+        scopes = layer.path if layer.owns_scope else layer.path[:-1]
+        for depth, part in enumerate(scopes, 1):
+            if words := _NETWORKS.intersection(tokens(part)):
+                found.setdefault("/".join(layer.path[:depth]), words)
+                break
+    return list(found) if len(set(found.values())) > 1 else []
 
 
 def parts_that_chain(layers: Sequence[Linear]) -> dict[str, list[Linear]]:

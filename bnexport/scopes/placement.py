@@ -3,7 +3,7 @@
 A place is a number: 0 is the network's input, k is behind the k-th layer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -43,17 +43,43 @@ def place_norms(prefix: object, chain: Sequence[Linear], every: Sequence[Linear]
     result = Placement()
     families: dict[tuple[int, ...], list[Norm]] = {}
     for norm in norms:
-        near = set(map(id, _closest(norm, every)))
+        near = set(map(id, _nearest(prefix, norm, chain, every)))
         slots = tuple(k for k, layer in enumerate(chain, 1) if id(layer) in near)
         if slots:
             families.setdefault(slots, []).append(norm)
         else:
             result.elsewhere.append(norm)
+    before = _stand_before(families, chain)
     for slots, family in families.items():
-        left = [norm for norm in family if not _place_by_scope(result.places, norm, chain, slots)]
+        left = [norm for norm in family if not _place_by_scope(prefix, result.places, norm, chain, slots, before=before)]
         if left:
             _place_by_width(prefix, result, left, chain, slots)
     return result
+
+
+def _nearest(prefix: object, norm: Norm, chain: Sequence[Linear], every: Sequence[Linear]) -> Sequence[Linear]:
+    """The closest layers, of which some may be in the chain and some not where an order was given: then whose name a batch norm has tells."""
+    near = _closest(norm, every)
+    chosen = set(map(id, chain))
+    if not chosen.isdisjoint(map(id, near)) and not chosen.issuperset(map(id, near)):
+        kinship = [_shared_words(norm, layer) for layer in near]
+        near = [layer for layer, shared in zip(near, kinship, strict=True) if shared == max(kinship)]
+        near = [layer for layer in near if _is_inside(norm, layer) or _is_called_after(norm, layer)] or near
+        others = [layer for layer in near if id(layer) not in chosen and norm.width in (layer.ins, layer.outs)]
+        if others and any(id(layer) in chosen and norm.width in (layer.ins, layer.outs) for layer in near):
+            raise ScopeError(
+                f"{prefix}: {norm.name} ({norm.width} channels) may belong to layers that --order names, and to {listed([o.label for o in others])}, "
+                "which it does not name: put the batch norms into --order too, each where it stands, or convert with the graph (.meta)"
+            )
+    return near
+
+
+def _shared_words(norm: Norm, layer: Linear) -> int:
+    """How many words the names have in common at their beginning (`g_bn1` and `g_W2`), behind the scopes that they share."""
+    shared = common_scope(layer.path, norm.path)
+    if shared in (len(layer.path), len(norm.path)):
+        return 0
+    return common_scope(tokens(layer.path[shared]), tokens(norm.path[shared]))
 
 
 def _closest(norm: Norm, layers: Sequence[Linear]) -> list[Linear]:
@@ -77,18 +103,42 @@ def fits(norm: Norm, chain: Sequence[Linear], place: int) -> bool:
 # ---- by scope
 
 
-def _place_by_scope(places: dict[int, Norm], norm: Norm, chain: Sequence[Linear], slots: Sequence[int]) -> bool:
-    """Places a batch norm whose name says which layer it belongs to; gives whether it did."""
+def _place_by_scope(prefix: object, places: dict[int, Norm], norm: Norm, chain: Sequence[Linear], slots: Sequence[int], *, before: bool) -> bool:
+    """Places a batch norm whose name says which layer it belongs to; gives whether it did.
+
+    Raises:
+        ScopeError: another batch norm says the same of itself.
+    """
     place = _place_in_series(norm, chain, slots)
     if place is None:
-        owners = [k for k in slots if _is_inside(norm, chain[k - 1])] or [k for k in slots if _is_called_after(norm, chain[k - 1])]
-        if len(owners) != 1:
+        owner = _owner(norm, chain, slots)
+        if owner is None:
             return False
-        place = owners[0] if norm.width == chain[owners[0] - 1].outs else owners[0] - 1
-    if place in places or not fits(norm, chain, place):
+        layer = chain[owner - 1]
+        place = owner if norm.width == layer.outs and not (before and norm.width == layer.ins) else owner - 1
+    if not fits(norm, chain, place):
         return False
+    if place in places:
+        where = f"behind {chain[place - 1].name}" if place else "on the input"
+        raise ScopeError(
+            f"{prefix}: the names of two batch norms, {places[place].name} and {norm.name}, say that they stand {where}; "
+            "say which, and all other batch norms and layers, in their order with --order"
+        )
     places[place] = norm
     return True
+
+
+def _owner(norm: Norm, chain: Sequence[Linear], slots: Sequence[int]) -> int | None:
+    """The number of the layer in whose scope a batch norm is, or after which it is called; None where that is not one."""
+    owners = [k for k in slots if _is_inside(norm, chain[k - 1])] or [k for k in slots if _is_called_after(norm, chain[k - 1])]
+    return owners[0] if len(owners) == 1 else None
+
+
+def _stand_before(families: Mapping[tuple[int, ...], Sequence[Norm]], chain: Sequence[Linear]) -> bool:
+    """Whether batch norms stand before the layers that their names say: as those do whose width allows nothing else."""
+    owned = [(norm, chain[k - 1]) for slots, family in families.items() for norm in family if (k := _owner(norm, chain, slots)) is not None]
+    before = any(norm.width == layer.ins != layer.outs for norm, layer in owned)
+    return before and not any(norm.width == layer.outs != layer.ins for norm, layer in owned)
 
 
 def _is_inside(norm: Norm, layer: Linear) -> bool:
@@ -124,9 +174,8 @@ def _place_in_series(norm: Norm, chain: Sequence[Linear], slots: Sequence[int]) 
 
 def _place_by_width(prefix: object, result: Placement, norms: Sequence[Norm], chain: Sequence[Linear], slots: Sequence[int]) -> None:
     free = [k for k in slots if k not in result.places]
-    readings = _readings(norms, chain, free)
-    if not readings and 0 not in result.places and slots[0] == 1:
-        readings = _readings(norms, chain, [0, *free])
+    on_input = 0 not in result.places and slots[0] == 1
+    readings = sorted(_readings(norms, chain, [0, *free] if on_input else free), key=lambda reading: 0 in reading.values())
     if not readings:
         raise ScopeError(
             f"{prefix}: the batch norms {_widths(norms)} fit behind no layers: these are {listed([layer.label for layer in chain])}; "
@@ -140,8 +189,10 @@ def _place_by_width(prefix: object, result: Placement, norms: Sequence[Norm], ch
             raise ScopeError(_ambiguous(prefix, chain, norms, [chosen, {**chosen, **by_number}]))
     else:
         whole_numbering = by_number if len(by_number) == len(norms) else None
-        counted = _counted(norms, free, chain)
+        counted = None if result.places else _counted(norms, free, chain)
         likely = [r for r in (whole_numbering, counted) if r is not None and _is_reading(r, norms, chain)]
+        # A batch norm behind the last layer is as rare as one on the input.
+        likely = [r for r in likely if len(chain) not in r.values() or not any(0 in reading.values() for reading in readings)]
         if not likely or any(r != likely[0] for r in likely):
             raise ScopeError(_ambiguous(prefix, chain, norms, readings))
         chosen = likely[0]
@@ -221,15 +272,17 @@ def _in_order(norms: Sequence[Norm], chosen: Sequence[int], place: int) -> bool:
 def _numbered(norms: Sequence[Norm], chain: Sequence[Linear], free: Sequence[int]) -> Reading:
     """The batch norms whose number a layer has too: `bn2` and `fc2`, `batch_normalization_1` and `dense_1`.
 
-    TensorFlow leaves out the first number (`bn`, `bn_1`): numbers mean the same only where layers and batch norms both leave it out, or neither does.
+    Numbers of which the first is left out (`bn`, `bn_1`) are TensorFlow's, which counts batch norms and layers each for themselves: they say nothing.
     """
     numbers = [last_number(norm.path) for norm in norms]
     layers = {place: last_number(chain[place - 1].path) for place in free if place > 0}
-    if None in numbers and None not in layers.values():
+    bare = {layer.path for layer in chain if last_number(layer.path) is None}
+    counted_by_tensorflow = any((*layer.path[:-1], layer.path[-1].rpartition("_")[0]) in bare for layer in chain)
+    if None in numbers or counted_by_tensorflow:
         return {}
     reading: Reading = {}
     for i, number in enumerate(numbers):
-        same = [place for place, other in layers.items() if (other or 0) == (number or 0) and (None in numbers or other is not None)]
+        same = [place for place, other in layers.items() if other == number]
         if len(same) == 1:
             reading[i] = same[0]
     return reading
@@ -238,7 +291,9 @@ def _numbered(norms: Sequence[Norm], chain: Sequence[Linear], free: Sequence[int
 def _counted(norms: Sequence[Norm], free: Sequence[int], chain: Sequence[Linear]) -> Reading | None:
     """The first batch norm behind the first layer and so on, where numbers order them and there is one for each layer, or each but the last."""
     behind = [place for place in free if place > 0]
-    if not _are_ordered(norms) or len(norms) not in (len(behind), len(behind) - (len(chain) in behind)):
+    numbers = [last_number(norm.path) or 0 for norm in norms]
+    gaps = len(set(numbers)) > 1 and any(b != a + 1 for a, b in pairwise(numbers))
+    if gaps or not _are_ordered(norms) or len(norms) not in (len(behind), len(behind) - (len(chain) in behind)):
         return None
     return dict(enumerate(behind[: len(norms)]))
 

@@ -11,9 +11,9 @@ from bnexport.errors import ScopeError, UsageError
 from bnexport.scopes.linears import Linear, match_linears
 from bnexport.scopes.names import listed
 from bnexport.scopes.norms import Norm, described, match_norms
-from bnexport.scopes.order import chains, follows, parts_that_chain
+from bnexport.scopes.order import chains, follows, networks, parts_that_chain
 from bnexport.scopes.placement import Placement, fits, place_norms
-from bnexport.scopes.roles import EMBEDDING, KERNEL, RECURRENT, UNKNOWN, Named, VariableRole, classify, display_name
+from bnexport.scopes.roles import BETA, EMBEDDING, KERNEL, RECURRENT, UNKNOWN, Named, VariableRole, classify, display_name
 
 
 @dataclass(slots=True)
@@ -27,6 +27,7 @@ class Reading:
         stray: weights that fit in no layer.
         incomplete: batch norms without statistics, or with half of them.
         assumed: sentences on what was matched by order alone.
+        uneven: batch norms whose variables have only numbers to belong together by, which do not say it.
     """
 
     variables: list[Named]
@@ -35,6 +36,7 @@ class Reading:
     stray: list[Named]
     incomplete: list[Norm]
     assumed: list[str]
+    uneven: list[str]
 
 
 @dataclass(slots=True)
@@ -60,7 +62,7 @@ def read_names(infos: Iterable[TensorInfo], names: Mapping[str, str]) -> Reading
     linears, norms = match_linears(variables), match_norms(variables)
     matched = {layer.kernel.key for layer in linears.found} | {layer.bias.key for layer in linears.found if layer.bias is not None}
     stray = [v for v in variables if v.info.shape and v.role in (KERNEL, UNKNOWN, EMBEDDING, RECURRENT) and v.key not in matched]
-    return Reading(variables, linears.found, norms.found, stray + linears.odd, norms.odd, norms.assumed)
+    return Reading(variables, linears.found, norms.found, stray + linears.odd, norms.odd, norms.assumed, norms.uneven)
 
 
 def assign_roles(infos: Iterable[TensorInfo], names: Mapping[str, str] | None = None) -> list[VariableRole]:
@@ -95,10 +97,23 @@ def choose(prefix: object, reading: Reading, order: Sequence[str], aliases: Mapp
         raise ScopeError(
             f"{prefix}: no variable looks like the kernel of a layer; it holds {listed([_shown(v) for v in reading.variables]) or 'nothing'}"
         )
+    if reading.uneven:
+        raise ScopeError(
+            f"{prefix}: only numbers tell the variables of several batch norms apart, each kind counted by itself, and not all have the same "
+            f"numbers, so that nothing says which belong together: {listed(reading.uneven)}; convert with the graph (.meta)"
+        )
     if not order:
         _refuse_strays(prefix, reading)
+        if apart := networks(reading.linears):
+            inside = {scope: _inside(scope, reading.linears) for scope in apart}
+            lines = "".join(f"\n  {scope}: {_arrow((chains(layers, by_name=True) or [layers])[0])}" for scope, layers in inside.items())
+            raise ScopeError(
+                f"{prefix} holds several networks, by the names of their scopes:{lines}\n"
+                f"name one with --order, for example --order {apart[0]}, or all that follow one another"
+            )
         chain, assumed = _ordered(prefix, reading.linears)
         placement = place_norms(prefix, chain, reading.linears, reading.norms)
+        _refuse_betas_that_may_be_biases(prefix, chain, placement.places)
         return Choice(chain, placement.places, [], [*_matched_biases(chain), *reading.assumed, *assumed, *placement.assumed])
     named = _resolved(prefix, reading, order, aliases)
     chain = [part for part in named if isinstance(part, Linear)]
@@ -111,11 +126,23 @@ def choose(prefix: object, reading: Reading, order: Sequence[str], aliases: Mapp
         placement = _placed(prefix, named, chain)
     else:
         placement = place_norms(prefix, chain, reading.linears, reading.norms)
+    _refuse_betas_that_may_be_biases(prefix, chain, placement.places)
     kept = {id(part) for part in [*chain, *placement.places.values()]}
     left_out = [layer.name for layer in reading.linears if id(layer) not in kept]
     left_out += [norm.name for norm in reading.norms if id(norm) not in kept]
     left_out += [v.key for v in reading.stray] + [n.name for n in reading.incomplete]
     return Choice(chain, placement.places, left_out, [*_matched_biases(chain), *reading.assumed, *placement.assumed])
+
+
+def _refuse_betas_that_may_be_biases(prefix: object, chain: Sequence[Linear], places: Mapping[int, Norm]) -> None:
+    """A bias beside a batch norm without beta is added before it (where its mean takes it away again), or, as Darknet has it, behind it."""
+    for place, norm in places.items():
+        bias = chain[place - 1].bias if place else None
+        if bias is not None and BETA not in norm.variables and (bias.path[:-1], bias.rest) == (norm.scope, norm.rest):
+            raise ScopeError(
+                f"{prefix}: {_shown(bias)} is beside the batch norm {norm.name}, which has no beta: no name says whether it is the layer's bias, "
+                "added before the batch norm, or the batch norm's beta, added behind it; convert with the graph (.meta)"
+            )
 
 
 def _matched_biases(chain: Sequence[Linear]) -> list[str]:
@@ -150,7 +177,10 @@ def _refuse_strays(prefix: object, reading: Reading) -> None:
 def _ordered(prefix: object, layers: Sequence[Linear]) -> tuple[list[Linear], list[str]]:
     by_name, by_shape = chains(layers, by_name=True), chains(layers, by_name=False)
     if len(by_name) == 1:
-        return by_name[0], ([] if len(by_shape) == 1 else [f"the order of the layers is that of their numbers and names: {_arrow(by_name[0])}"])
+        if len(layers) == 1:
+            return by_name[0], []
+        why = "the only one that their shapes allow" if len(by_shape) == 1 else "that of their numbers and names"
+        return by_name[0], [f"the order of the layers is {why}: {_arrow(by_name[0])}"]
     if not by_name and len(by_shape) == 1:
         return by_shape[0], [
             f"the order of the layers is the only one that their shapes allow, though their numbers say another: {_arrow(by_shape[0])}"
@@ -200,7 +230,7 @@ def _resolved(prefix: object, reading: Reading, order: Sequence[str], aliases: M
         if entry in known:
             parts.append(known[entry])
             continue
-        inside = [layer for layer in reading.linears if "/".join(layer.kernel.path).startswith(f"{entry.rstrip('/')}/")]
+        inside = _inside(entry, reading.linears)
         if not inside:
             near = get_close_matches(entry, known, 3)
             hint = f"did you mean {' or '.join(near)}?" if near else f"there are {listed(list(known))}"
@@ -210,6 +240,10 @@ def _resolved(prefix: object, reading: Reading, order: Sequence[str], aliases: M
     if twice:
         raise UsageError(f"--order names {listed(twice)} twice")
     return parts
+
+
+def _inside(scope: str, layers: Sequence[Linear]) -> list[Linear]:
+    return [layer for layer in layers if "/".join(layer.kernel.path).startswith(f"{scope.rstrip('/')}/")]
 
 
 def _placed(prefix: object, named: Sequence[Linear | Norm], chain: Sequence[Linear]) -> Placement:

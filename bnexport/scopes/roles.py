@@ -5,11 +5,12 @@ A role maps to the spellings that libraries and people use for it; a new spellin
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from bnexport.checkpoint.reader import OBJECT_GRAPH_KEY, VALUE_SUFFIX
 from bnexport.checkpoint.tensors import TensorInfo
-from bnexport.scopes.names import Path, components, tokens, without_conditions
+from bnexport.scopes.names import Path, components, natural_key, tokens, without_conditions
 
 KERNEL = "kernel"
 BIAS = "bias"
@@ -54,6 +55,7 @@ SPELLINGS: Mapping[str, tuple[str, ...]] = {
         "batch_var",  # an average named after the op that it averages
         "batch_variance",
         "global_var",
+        "global_variance",
         "variance",  # tensorpack: bn/variance/EMA
         "var",
     ),
@@ -175,6 +177,11 @@ class Named:
         """Whether it has the name that TensorFlow gives to a variable without one."""
         return bool(self.path) and _UNNAMED.fullmatch(self.path[-1]) is not None
 
+    @property
+    def width(self) -> int:
+        """How many numbers a vector holds, also one of shape [1, C]."""
+        return self.info.shape[-1]
+
 
 def display_name(key: str) -> str:
     """A key as people know the variable: without what object-based checkpoints add."""
@@ -188,11 +195,22 @@ def classify(infos: Iterable[TensorInfo], full_names: Mapping[str, str]) -> list
         full_names: the names that variables had in the program, by key; they are taken for keys that only count (`variables/7`).
     """
     infos = sorted(infos, key=lambda info: info.name)
-    known = {display_name(info.name): info.name for info in infos}
-    return [_classified(info, full_names.get(info.name), known) for info in infos]
+    known = {display_name(info.name): info for info in infos}
+    return _unnamed_rows([_classified(info, full_names.get(info.name), known) for info in infos])
 
 
-def _classified(info: TensorInfo, full_name: str | None, known: Mapping[str, str]) -> Named:
+def _unnamed_rows(variables: list[Named]) -> list[Named]:
+    """Takes an unnamed [1, C] for a bias where the unnamed variable made before it is the kernel of C units."""
+    made = sorted((v for v in variables if v.unnamed and v.role in (KERNEL, BIAS)), key=lambda v: natural_key(v.path))
+    rows: dict[str, Named] = {}
+    for first, second in pairwise(made):
+        beside = first.path[:-1] == second.path[:-1] and first.role == KERNEL and first.key not in rows
+        if beside and second.role == KERNEL and is_vector(second.info.shape) and second.width == first.width:
+            rows[second.key] = replace(second, role=BIAS)
+    return [rows.get(v.key, v) for v in variables]
+
+
+def _classified(info: TensorInfo, full_name: str | None, known: Mapping[str, TensorInfo]) -> Named:
     path = components(display_name(info.name))
     if full_name is not None and path[-1].isdigit():
         path = components(full_name)
@@ -202,21 +220,40 @@ def _classified(info: TensorInfo, full_name: str | None, known: Mapping[str, str
         return Named(info.name, path, info, BOOKKEEPING)
     if ".OPTIMIZER_SLOT" in path:
         owner = "/".join(path[: path.index(".OPTIMIZER_SLOT")])
-        return Named(info.name, path, info, SLOT, belongs_to=known.get(owner))
+        return Named(info.name, path, info, SLOT, belongs_to=known[owner].name if owner in known else None)
     if stem in SLOTS or (last in _SHORT_SLOTS and _owner(path, known)):
         return Named(info.name, path, info, SLOT, belongs_to=_owner(path, known))
     if stem in _POWERS or _is_optimisers(path, info.shape):
         return Named(info.name, path, info, SLOT)
     if last in ("biased", "local_step") and len(path) > 1:
         return Named(info.name, path, info, ZERO_DEBIAS, belongs_to=_owner(path, known))
-    if last in AVERAGES and len(path) > 1:
+    if stem in AVERAGES and len(path) > 1:
         return _average(info, path, known)
+    if (averaged := _averaged_moment(info, path)) is not None:
+        return averaged
     if "metrics" in path or stem in _METRICS or (not info.shape and _METRIC_WORDS & _words(path)):
         return Named(info.name, path, info, METRIC)
     if not info.shape:
         return Named(info.name, path, info, _scalar_role(info, last))
     role, rest = _weight_role(info, path)
-    return Named(info.name, path, info, role, rest, by_shape=rest == tokens(last))
+    by_shape = rest == tokens(last)
+    made_for = _made_for(info, path, known, anywhere=by_shape)
+    if made_for is not None:
+        return Named(info.name, path, info, SLOT, belongs_to=made_for)
+    return Named(info.name, path, info, role, rest, by_shape=by_shape)
+
+
+def _made_for(info: TensorInfo, path: Path, known: Mapping[str, TensorInfo], *, anywhere: bool) -> str | None:
+    """The variable that a slot of an optimiser of any name was made for: of its shape, and the slot's name is one component more.
+
+    A scope that was open when the slot was made stands before all that (slot_creator.py in tensorflow/python/training). Such a name could also be a
+    weight's, in a scope that is called as a variable somewhere else is; it is looked for only where the name says no role (`anywhere`).
+    """
+    for start in range(len(path) - 1 if anywhere else min(1, len(path) - 1)):
+        owner = known.get("/".join(path[start:-1]))
+        if owner is not None and owner.shape == info.shape:
+            return owner.name
+    return None
 
 
 def _is_optimisers(path: Path, shape: tuple[int, ...]) -> bool:
@@ -231,22 +268,36 @@ def _words(path: Path) -> set[str]:
     return {word for part in path for word in tokens(part)}
 
 
-def _owner(path: Path, known: Mapping[str, str]) -> str | None:
+def _owner(path: Path, known: Mapping[str, TensorInfo]) -> str | None:
     """The key of the variable that `path` adds one component to; the scope in which it was added may stand before its name."""
     for start in range(len(path) - 1):
-        key = known.get("/".join(path[start:-1]))
-        if key is not None:
-            return key
+        owner = known.get("/".join(path[start:-1]))
+        if owner is not None:
+            return owner.name
     return None
 
 
-def _average(info: TensorInfo, path: Path, known: Mapping[str, str]) -> Named:
+def _average(info: TensorInfo, path: Path, known: Mapping[str, TensorInfo]) -> Named:
     base = path[:-1]
     owner = known.get("/".join(base))
     if owner is not None:
-        return Named(info.name, path, info, AVERAGE, belongs_to=owner)
+        return Named(info.name, path, info, AVERAGE, belongs_to=owner.name)
     if not info.shape:
         return Named(info.name, path, info, METRIC)
+    averaged = _averaged_moment(info, path)
+    if averaged is not None:
+        return averaged
+    role, rest = _weight_role(info, base)
+    if role in (MEAN, VARIANCE):
+        return Named(info.name, path, info, role, rest, moments=without_conditions(base[:-1]))
+    return Named(info.name, path, info, UNKNOWN)
+
+
+def _averaged_moment(info: TensorInfo, path: Path) -> Named | None:
+    """The average of an output of tf.nn.moments: no op has variables below its name but those that average it, whatever name the average has."""
+    base = path[:-1]
+    if not info.shape:
+        return None
     for position, part in enumerate(base):
         match = _MOMENTS.fullmatch(part)
         if match is None:
@@ -256,10 +307,7 @@ def _average(info: TensorInfo, path: Path, known: Mapping[str, str]) -> Named:
         if role is not None:
             number: Path = (match[1],) if match[1] else ()
             return Named(info.name, path, info, role, number, moments=without_conditions(base[:position]))
-    role, rest = _weight_role(info, base)
-    if role in (MEAN, VARIANCE):
-        return Named(info.name, path, info, role, rest, moments=without_conditions(base[:-1]))
-    return Named(info.name, path, info, UNKNOWN)
+    return None
 
 
 def _scalar_role(info: TensorInfo, last: str) -> str:
@@ -283,7 +331,7 @@ def _weight_role(info: TensorInfo, path: Path) -> tuple[str, Path]:
         return UNKNOWN, words
     scopes = _words(path)
     for role in (MEAN, VARIANCE, BETA, GAMMA, KERNEL, BIAS):
-        fits = matrix if role == KERNEL else len(info.shape) == 1 if role == BIAS else is_vector(info.shape)
+        fits = matrix if role == KERNEL else is_vector(info.shape)
         rest = _without_spelling(words, SPELLINGS[role]) if fits else None
         if rest is None or (role not in (KERNEL, BIAS) and words[0] in _ENDS_ONLY):
             continue

@@ -9,7 +9,7 @@ import numpy as np
 
 from bnexport._version import __version__
 from bnexport.checkpoint import Checkpoint
-from bnexport.errors import BadStatistics, UsageError
+from bnexport.errors import BadStatistics, ScopeError, UsageError
 from bnexport.fold import Network, fold
 from bnexport.program import Array, InMemory, Layer, Port, Program, take_name
 from bnexport.scopes.activations import Activation, parse_activations
@@ -17,7 +17,7 @@ from bnexport.scopes.linears import Linear
 from bnexport.scopes.names import listed
 from bnexport.scopes.norms import Norm
 from bnexport.scopes.reading import Choice, Reading, choose, full_names, read_names
-from bnexport.scopes.roles import AVERAGE, BETA, GAMMA, MEAN, UNKNOWN, VARIANCE, WEIGHTS, Named, display_name
+from bnexport.scopes.roles import AVERAGE, BETA, BIAS, GAMMA, MEAN, UNKNOWN, VARIANCE, WEIGHTS, Named, display_name
 
 if TYPE_CHECKING:
     from bnexport.options import Options
@@ -69,9 +69,15 @@ class _Walk:
         self.warnings: list[str] = []
         self.full_names = full_names(checkpoint)
         self.reading: Reading = read_names([checkpoint.info(name) for name in checkpoint], self.full_names)
-        self.averages = {v.belongs_to: v.key for v in self.reading.variables if v.role == AVERAGE and v.belongs_to is not None}
-        if options.averages and not self.averages:
+        averages = [(v.belongs_to, v.key) for v in self.reading.variables if v.role == AVERAGE and v.belongs_to is not None]
+        self.averages = dict(averages)
+        if options.averages and not averages:
             raise UsageError(f"--ema: {checkpoint.prefix} holds no averages of weights; leave it out")
+        if options.averages and len(averages) > len(self.averages):
+            several = [display_name(key) for owner, key in averages if owner == averages[0][0]]
+            raise ScopeError(
+                f"--ema: {checkpoint.prefix} holds several averages of one weight ({listed(several)}), and names do not say which to take"
+            )
         if options.epsilon is not None and not options.epsilon >= 0:
             raise UsageError(f"--epsilon {options.epsilon}: an epsilon is a number that is not negative")
         self.epsilon = DEFAULT_EPSILON if options.epsilon is None else options.epsilon
@@ -142,7 +148,7 @@ class _Walk:
         stored = self.checkpoint.stored(self._key(variable))
         if len(stored.shape) == 3:  # a convolution over one dimension is one over two of which the first is 1
             return _Reshaped(stored, (1, *stored.shape))
-        return stored
+        return _Reshaped(stored, stored.shape[-1:]) if variable.role == BIAS and len(stored.shape) > 1 else stored
 
     def _human(self, variable: Named, name: str) -> str:
         """The name of a layer: the one that it had in the program, where its path only counts (`layer_with_weights-0`, `layers/0`)."""
