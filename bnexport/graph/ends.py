@@ -94,7 +94,7 @@ class Ends:
         behind = [r for r in self.live.inputs(node) if r.node in inside]
         if node.op in SHAPES_ONLY or node.op in ("Assert", "Size"):
             return True
-        if self._is_drawn(node):
+        if self._is_drawn(node) and not any(u.op in ops.MERGES for u in self.flow.followers(name)):  # (of those the user is asked)
             return True
         if not behind or name in self.flow.weighted:
             return False
