@@ -55,6 +55,8 @@ class Ends:
         self._copies: set[str] = set()  # made for a comparison with many thresholds at once
         self._position = {name: i for i, name in enumerate(self.live.graph.nodes)}
         self._untaken = self._not_chosen()
+        merges = [n for n in self.live.graph.nodes.values() if n.op in ops.MERGES and self.live.resolve(Ref(n.name)) == Ref(n.name)]
+        self._undecided = {self.live.resolve(ref) for merge in merges for ref in merge.inputs}  # what the user is asked to choose from
 
     def find(self) -> list[Ref]:
         """The references of the network that nothing in it takes, after stepping back, in the graph's order."""
@@ -94,7 +96,7 @@ class Ends:
         behind = [r for r in self.live.inputs(node) if r.node in inside]
         if node.op in SHAPES_ONLY or node.op in ("Assert", "Size"):
             return True
-        if self._is_drawn(node) and not any(u.op in ops.MERGES for u in self.flow.followers(name)):  # (of those the user is asked)
+        if self._is_drawn(node) and Ref(name) not in self._undecided:
             return True
         if not behind or name in self.flow.weighted:
             return False
