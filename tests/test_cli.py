@@ -356,6 +356,14 @@ def test_the_meta_of_another_checkpoint(tmp_path):
     assert message.endswith("they were not saved, or the graph is that of another checkpoint\n")
 
 
+def test_a_constant_that_lost_its_value(tmp_path):
+    shutil.copytree(SEED, tmp_path / "seed")
+    meta = tmp_path / "seed" / "model.ckpt.meta"
+    meta.write_bytes(meta.read_bytes().replace(b"\x05value", b"\x05wrong"))
+    message = failed(bnexport("convert", tmp_path / "seed", tmp_path / "out.npz"))
+    assert re.match(rf"Error: {re.escape(str(meta))}: the constant '.*' has no value: the file is damaged\n", message)
+
+
 def test_a_folder_of_folders(tmp_path):
     message = failed(bnexport("convert", DATA / "savedmodel_v1", tmp_path / "out.npz"))
     assert message == f"Error: {DATA}/savedmodel_v1 holds no checkpoint: give {DATA}/savedmodel_v1/saved_model\n"
