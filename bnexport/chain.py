@@ -36,7 +36,7 @@ def build(layers: Sequence[Layer], inputs: Sequence[Port], outputs: Sequence[Por
     """The chain that these layers are, or None where they are no chain of small dense layers of one dtype."""
     if len(inputs) != 1 or len(outputs) != 1 or not layers or outputs[0].tensor != layers[-1].name or len(inputs[0].shape) != 2:
         return None
-    before = inputs[0].tensor
+    before, width = inputs[0].tensor, inputs[0].shape[1]
     for position, layer in enumerate(layers):
         softmax = layer.activation in ("Softmax", "LogSoftmax")
         elementwise = layer.activation is None or OPS[layer.activation].inplace
@@ -49,9 +49,11 @@ def build(layers: Sequence[Layer], inputs: Sequence[Port], outputs: Sequence[Por
             kernel.dtype != np.dtype(inputs[0].dtype)
             or kernel.dtype.name not in ("float32", "float64")
             or kernel.shape[0] * kernel.shape[1] > LARGEST_KERNEL
+            or kernel.shape[0] != width
+            or layer.arrays["bias"].shape != kernel.shape[1:]
         ):
             return None
-        before = layer.name
+        before, width = layer.name, kernel.shape[1]
     return Chain(layers, np.dtype(inputs[0].dtype))
 
 

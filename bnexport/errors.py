@@ -18,7 +18,7 @@
     └── UsageError              options that contradict each other, or name what is not there
 
 A message is one sentence or a short list: what was found, in which file or node, and what to do next.
-The command line catches `BnexportError` and nothing else.
+The command line catches `BnexportError`, a standard output that cannot be written, too little memory, and nothing else.
 """
 
 

@@ -44,7 +44,7 @@ def rows_alone(inputs: Sequence[Port], layers: Sequence[Layer], outputs: Sequenc
 
 def _result(layer: Layer, known: dict[str, _Tensor], batch: int | None) -> _Tensor | None:
     """What a layer makes, if it treats rows by themselves."""
-    if layer.outputs != 1 or any(isinstance(o, str) and not o.startswith("@") and o not in known for o in layer.inputs):
+    if layer.outputs != 1 or not layer.inputs or any(isinstance(o, str) and not o.startswith("@") and o not in known for o in layer.inputs):
         return None
     operands = [_operand(layer, o, known) for o in layer.inputs]
     first = operands[0]
@@ -57,7 +57,7 @@ def _result(layer: Layer, known: dict[str, _Tensor], batch: int | None) -> _Tens
         return _reshaped(layer, first, batch)
     if layer.op in ("ConcatV2", "Concat"):
         at, parts = (-1, operands[:-1]) if layer.op == "ConcatV2" else (0, operands[1:])
-        axis, rank = _integers(layer, at), parts[0].rank
+        axis, rank = _integers(layer, at), max((p.rank for p in parts), default=0)
         return None if not axis or axis[0] % max(1, rank) == 0 else _Tensor(rank, any(p.batched for p in parts))
     if layer.op in _REDUCTIONS:
         listed = _integers(layer, 1)
@@ -77,7 +77,7 @@ def _operand(layer: Layer, operand: str | Literal, known: dict[str, _Tensor]) ->
 
 
 def _integers(layer: Layer, position: int) -> list[int] | None:
-    operand = layer.inputs[position]
+    operand = layer.inputs[position] if position < len(layer.inputs) else None
     return [int(i) for i in np.asarray(operand.value).reshape(-1)] if isinstance(operand, Literal) else None
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from bnexport import chain
-from bnexport.errors import IncompleteBundle, InputError, UnsupportedOps
+from bnexport.errors import BundleError, GraphError, IncompleteBundle, InputError, UnsupportedOps
 from bnexport.formats import read_bundle
 from bnexport.kernels import OPS
 from bnexport.kernels.table import NDArray, ieee
@@ -26,6 +26,9 @@ TILE_BYTES = 32 << 20
 """What the widest tensor of a tile may take: matrix products gain from more rows up to some thousands, and memory stays bounded."""
 MIN_TILE_ROWS = 256
 """A matrix product of fewer rows is slower per row than one of more."""
+
+_IMPOSSIBLE = (GraphError, ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
+"""What a kernel raises for operands and attributes that no network of TensorFlow's has."""
 
 
 def load(path: str | Path) -> "Model":
@@ -56,7 +59,7 @@ class Model:
         self.conversion: Mapping[str, Any] = program.conversion
         self._incomplete = program.conversion.get("incomplete")
         self._batch: int | None = program.conversion.get("batch")
-        self._steps: list[Step] = []
+        self._steps: list[tuple[Step, Layer]] = []
         self._slots: dict[str, int] = {}
         self._chain: chain.Chain | None = None
         self._dtypes = [np.dtype(port.dtype) for port in self.inputs]
@@ -119,8 +122,7 @@ class Model:
         for port, value in zip(self.inputs, self._checked(data), strict=True):
             values[self._slots[port.tensor]] = value
         with ieee():
-            for step in self._compiled(keep=True):
-                step(values)
+            self._take(self._compiled(keep=True), values)
         return {name: values[slot] for name, slot in self._slots.items()}
 
     def _checked(self, data: Any) -> list[NDArray]:
@@ -194,8 +196,7 @@ class Model:
             for port, value, b in zip(self.inputs, feeds, batched, strict=True):
                 values[self._slots[port.tensor]] = value[:few] if b else value
             widest = 0
-            for step in self._compiled(keep=True):
-                step(values)
+            self._take(self._compiled(keep=True), values)
             widest = max(v.nbytes for v in values if v is not None)
             self._row_bytes = max(1, widest // few)
         return max(MIN_TILE_ROWS if self._row_bytes < TILE_BYTES // MIN_TILE_ROWS * 8 else 1, TILE_BYTES // self._row_bytes)
@@ -204,16 +205,31 @@ class Model:
         values: list[Any] = [None] * len(self._slots)
         for number, value in enumerate(feeds):
             values[number] = value
-        for step in self._steps:
-            step(values)
+        self._take(self._steps, values)
         return [values[self._slots[port.tensor]] for port in self.outputs]
+
+    def _take(self, steps: "list[tuple[Step, Layer]]", values: list[Any]) -> None:
+        layer = None
+        try:
+            for step, layer in steps:  # noqa: B007  (told where one fails)
+                step(values)
+        except _IMPOSSIBLE as error:
+            assert layer is not None
+            raise self._cannot(layer, error) from error
+
+    def _cannot(self, layer: Layer, error: Exception) -> BundleError:
+        """Kernels rely on what TensorFlow has checked: a bundle by other hands, or data of a size that the graph leaves open, may still not fit."""
+        said = str(error) if isinstance(error, GraphError) else f"{type(error).__name__}: {error}".splitlines()[0]
+        return BundleError(f"{self.source}: the layer {layer.name!r} ({layer.op}) cannot be computed: {said}")
 
     # ---- compiling
 
     def _compile(self) -> None:
         for port in self.inputs:
             self._slots[port.tensor] = len(self._slots)
-        missing = sorted({layer.op for layer in self.layers if layer.op != "ScaleShift" and layer.op not in KERNELS and layer.op not in OPS})
+        needed = {layer.op for layer in self.layers if layer.op != "ScaleShift" and layer.op not in KERNELS}
+        needed.update(layer.activation for layer in self.layers if layer.activation is not None)
+        missing = sorted(name for name in needed if name not in OPS)
         if missing:
             raise UnsupportedOps(
                 f"{self.source} uses operators that this version of bnexport does not have: {', '.join(missing)}; install a newer one"
@@ -224,7 +240,7 @@ class Model:
                 self._slots[f"{layer.name}:{i}"] = len(self._slots)
         self._steps = self._compiled(keep=False)
 
-    def _compiled(self, *, keep: bool) -> list[Step]:
+    def _compiled(self, *, keep: bool) -> list[tuple[Step, Layer]]:
         """The steps. Unless all tensors are to be kept, results are written over operands that nobody needs any more, and dead ones are dropped."""
         last: dict[str, int] = {}
         for number, layer in enumerate(self.layers):
@@ -234,19 +250,22 @@ class Model:
         for port in self.outputs:
             last[port.tensor] = len(self.layers)
         fresh: set[str] = set()  # tensors in memory of their own, which may be written over after their last use
-        steps: list[Step] = []
+        steps: list[tuple[Step, Layer]] = []
         for number, layer in enumerate(self.layers):
             tensors = [o for o in layer.inputs if isinstance(o, str) and not o.startswith("@")]
             dying = [] if keep else [t for t in dict.fromkeys(tensors) if last[t] == number]
             first = layer.inputs[0] if layer.inputs else None
             over = isinstance(first, str) and first in dying and first in fresh and layer.inputs.count(first) == 1
-            steps.append(compile_layer(layer, self._slots, over))
+            try:
+                steps.append((compile_layer(layer, self._slots, over), layer))
+            except _IMPOSSIBLE as error:
+                raise self._cannot(layer, error) from error
             if makes_new_memory(layer):
                 fresh.add(layer.name)
             else:
                 fresh.difference_update(tensors)  # a view: neither may be written over while the other lives
             if dying:
-                steps.append(_dropping([self._slots[t] for t in dying]))
+                steps.append((_dropping([self._slots[t] for t in dying]), layer))
         return steps
 
 

@@ -146,8 +146,8 @@ def _index(norm: BatchNorm, shape: tuple[int, ...], row: int, unit: int, place: 
         inner = np.unravel_index(unit, tail)
         return (row, *(0,) * (len(shape) - 1 - len(tail)), *map(int, inner))
     sizes = [size for axis, size in enumerate(shape) if axis not in (0, len(shape) + norm.axis)]
-    where = [*place, *(0,) * (len(sizes) - len(place))]
-    if sizes and (len(where) > len(sizes) or any(not 0 <= at < size for at, size in zip(where, sizes, strict=True))):
+    where = place or [0] * len(sizes)
+    if sizes and (len(where) != len(sizes) or any(not 0 <= at < size for at, size in zip(where, sizes, strict=True))):
         raise UsageError(f"--place {','.join(map(str, place))}: the batch norm {norm.name} has places of {', '.join(map(str, sizes))}")
     index = [row, *where[: len(sizes)]]
     index.insert(len(shape) + norm.axis, unit)

@@ -14,7 +14,7 @@ import numpy as np
 
 from bnexport.batchnorms import batch_norms
 from bnexport.draws import draw
-from bnexport.errors import InputError, UsageError
+from bnexport.errors import IncompleteBundle, InputError, UsageError
 from bnexport.kernels.table import ieee
 from bnexport.options import Options
 from bnexport.program import Layer, Port, Program
@@ -207,6 +207,8 @@ def verify(
     from bnexport.conversion import to_unfolded
 
     model = load(bundle)
+    if model.conversion.get("incomplete"):
+        raise IncompleteBundle(f"{bundle}: {model.conversion['incomplete']}")
     options = Options(**model.conversion.get("options", {}))
     location = locate(checkpoint)
     try:

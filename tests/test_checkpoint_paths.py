@@ -176,7 +176,7 @@ def test_a_checkpoint_file_that_names_nonsense(tmp_path, path):
 
 
 def test_nothing_there(tmp_path):
-    assert refused(tmp_path, CheckpointNotFound, "holds no checkpoint: give a folder with a .index file")
+    assert refused(tmp_path, CheckpointNotFound, "holds no checkpoint: give a folder with a .index file or a saved_model.pb")
     assert refused(tmp_path / "model.ckpt", CheckpointNotFound, r"there is no checkpoint .*model\.ckpt: give the checkpoint's prefix")
     assert refused(tmp_path / "no" / "model.ckpt", CheckpointNotFound, "does not exist, nor does its folder")
     assert refused(tmp_path / ("x" * 5000), CheckpointNotFound, "there is no checkpoint")

@@ -241,7 +241,7 @@ def test_places_that_hold_no_checkpoint(tmp_path):
         f"Error: {tmp_path}/none/model.ckpt does not exist, nor does its folder: give the checkpoint's prefix, one of its files, or its folder\n"
     )
     assert failed(bnexport("convert", tmp_path, out)) == (
-        f"Error: {tmp_path} holds no checkpoint: give a folder with a .index file, or the checkpoint's prefix\n"
+        f"Error: {tmp_path} holds no checkpoint: give a folder with a .index file or a saved_model.pb, or the checkpoint's prefix\n"
     )
     assert failed(bnexport("convert", SEED / "modle.ckpt", out)) == f"Error: there is no checkpoint {SEED}/modle.ckpt: give {SEED}/model.ckpt\n"
     assert not out.exists()
@@ -345,6 +345,28 @@ def test_a_file_that_is_read_is_not_written_over(bundle, tmp_path):
     assert (rows.read_bytes(), mine.read_bytes()) == (CSV.read_bytes(), bundle.read_bytes())
     assert "the suffix .npz; a page is written as .html" in failed(bnexport("inspect", bundle, "--html", mine))
     assert "the suffix .csv; a page is written as .html" in failed(bnexport("verify", SEED, bundle, "--html", rows))
+
+
+def test_the_meta_of_another_checkpoint(tmp_path):
+    for name in ("model.ckpt.index", "model.ckpt.data-00000-of-00001"):
+        shutil.copy(SEED / name, tmp_path)
+    shutil.copy(DATA / "seed_named" / "model.ckpt.meta", tmp_path)
+    message = failed(bnexport("convert", tmp_path, tmp_path / "out.npz"))
+    assert f"{tmp_path}/model.ckpt does not hold the graph's variables layer1/W, layer2/W, output/W" in message
+    assert message.endswith("they were not saved, or the graph is that of another checkpoint\n")
+
+
+def test_a_constant_that_lost_its_value(tmp_path):
+    shutil.copytree(SEED, tmp_path / "seed")
+    meta = tmp_path / "seed" / "model.ckpt.meta"
+    meta.write_bytes(meta.read_bytes().replace(b"\x05value", b"\x05wrong"))
+    message = failed(bnexport("convert", tmp_path / "seed", tmp_path / "out.npz"))
+    assert re.match(rf"Error: {re.escape(str(meta))}: the constant '.*' has no value: the file is damaged\n", message)
+
+
+def test_a_folder_of_folders(tmp_path):
+    message = failed(bnexport("convert", DATA / "savedmodel_v1", tmp_path / "out.npz"))
+    assert message == f"Error: {DATA}/savedmodel_v1 holds no checkpoint: give {DATA}/savedmodel_v1/saved_model\n"
 
 
 def test_convert_wants_the_checkpoint_first(tmp_path):

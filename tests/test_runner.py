@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bnexport.errors import IncompleteBundle, InputError, UnsupportedOps
+from bnexport.errors import BnexportError, IncompleteBundle, InputError, UnsupportedOps
 from bnexport.program import InMemory, Layer, Literal, Port, Program
 from bnexport.runner import Model
 
@@ -119,6 +119,26 @@ def test_a_number_that_its_dtype_does_not_hold(dtype, bad):
     with pytest.raises(InputError, match=re.escape(f"the input 'x' was given {bad}, which is no {dtype}; it is {dtype} of shape (any, 2)")):
         Model(program).predict([[1, bad]])
     assert Model(program).predict([[1, 100]]).tolist() == [[1, 100]]
+
+
+@pytest.mark.parametrize(
+    ("layer", "data", "message"),
+    [
+        (dense("y", "x", 3, 2), [[1.0, 2.0]], "the layer 'y' (Dense) cannot be computed: ValueError: matmul"),
+        (Layer("y", "AddV2", ["x"]), [[1.0, 2.0]], "the layer 'y' (AddV2) cannot be computed: TypeError"),
+        (Layer("y", "Mean", ["x"]), [[1.0, 2.0]], "the layer 'y' (Mean) cannot be computed: TypeError"),
+        (
+            Layer("y", "Reshape", ["x", Literal([-1, 7], "int32")]),
+            [[1.0, 2.0]],
+            "the layer 'y' (Reshape) cannot be computed: 2 elements",
+        ),
+    ],
+)
+def test_a_layer_that_cannot_be_computed_is_named(layer, data, message):
+    # by what a bundle from other hands says of it, or for data of a size that the graph leaves open
+    program = Program([Port("x", "x", (None, 2), "float32")], [layer], [Port("y", "y", (None, None), "float32")])
+    with pytest.raises(BnexportError, match=re.escape(message)):
+        Model(program, "net.npz").predict(data)
 
 
 def test_infinities_and_nan_are_numbers_of_every_float():

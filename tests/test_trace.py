@@ -94,6 +94,8 @@ def test_convolutions_show_one_place():
     norm = network.norms[0]
     assert shown.before == values[norm.before][1, 3, 4, 2]
     assert shown.after == values[norm.after][1, 3, 4, 2]
+    with pytest.raises(UsageError, match=r"--place 3: the batch norm conv1/bn has places of 8, 8"):
+        norm_values(network, values, [0], [2], [3])
     with pytest.raises(UsageError, match=r"--place 8,0: the batch norm conv1/bn has places of 8, 8"):
         norm_values(network, values, [1], [2], (8, 0))
 

@@ -252,13 +252,24 @@ def _existing(path: Path) -> Path | None:
     return path if _is_file(path) else None
 
 
+def _folders_with_one(folder: Path) -> list[Path]:
+    """The folders in a folder that hold a checkpoint: an export, say, is a folder of SavedModels by the time they were made."""
+    try:
+        inside = sorted(path for path in folder.iterdir() if _is_folder(path))
+    except OSError:
+        return []
+    return [path for path in inside if _is_file(path / SAVED_MODEL) or _prefixes(path)]
+
+
 def _nothing_at(path: Path) -> CheckpointNotFound:
     """The error for a path that leads to no checkpoint, with what lies there instead."""
     if _is_folder(path):
         data = [file for file in sorted(_files(path)) if _SIBLING.fullmatch(file.name)]
         if data:
             return _index_missing(data[0])
-        return CheckpointNotFound(f"{path} holds no checkpoint: give a folder with a .index file, or the checkpoint's prefix")
+        inside = _folders_with_one(path)
+        hint = f"give {_listed(inside)}" if inside else f"give a folder with a .index file or a {SAVED_MODEL}, or the checkpoint's prefix"
+        return CheckpointNotFound(f"{path} holds no checkpoint: {hint}")
     match = _SIBLING.fullmatch(path.name) or _SHARD.fullmatch(path.name)
     prefix = path.with_name(match["prefix"]) if match else path
     data = sorted(_siblings(prefix))

@@ -40,6 +40,7 @@ def find_endpoints(live: Live) -> Endpoints:
         candidates = f". The graph's ends are {_listing(ends)}" if ends else ""
         raise AmbiguousNetwork(
             f"{live.graph.source}: no output was found that depends on data and on saved variables; name one with --output{candidates}"
+            f"{_unsaved_weights(live)}"
         )
     if len(groups) > 1:
         lines = "\n".join(f"  --output {' --output '.join(str(_authors_name(live, r)) for r in g)}" for g in groups[:_LISTED])
@@ -48,6 +49,16 @@ def find_endpoints(live: Live) -> Endpoints:
     outputs = {str(_authors_name(live, ref)): ref for ref in groups[0]}
     inputs = {str(ref): ref for ref in sources_of(live, outputs.values())}
     return Endpoints(inputs, outputs, [str(r) for r in search.ends.stepped_back if r not in groups[0]])
+
+
+def _unsaved_weights(live: Live) -> str:
+    """What to add where no network is found: that the weights of the graph are not those of the checkpoint, if that is so."""
+    unsaved = [node for node in live.graph.nodes.values() if node.op in ops.VARIABLES and not live.variables.holds(node)]
+    weights = [node.name for node in unsaved if len(node.attrs.get("shape") or ()) > 1]
+    if not weights:
+        return ""
+    prefix = live.variables.checkpoint.prefix
+    return f". {prefix} does not hold the graph's variables {_listing(weights)}: they were not saved, or the graph is that of another checkpoint"
 
 
 def _refuse_undecided(live: Live, ends: set[Ref]) -> None:

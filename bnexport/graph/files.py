@@ -21,7 +21,10 @@ def read_graph(location: Location) -> Graph:
         raise GraphError(f"{location.prefix} has no .meta file beside it")
     meta = _parse(path, saved_model=location.saved_model is not None)
     definition = meta.graph_def
-    graph = Graph({n.name: read_node(n) for n in definition.node}, source=str(path))
+    try:
+        graph = Graph({n.name: read_node(n) for n in definition.node}, source=str(path))
+    except GraphError as error:
+        raise GraphError(f"{path}: {error}") from error
     graph.functions = {f.signature.name: f for f in definition.library.function}
     graph.signatures = {k: v for k, v in meta.signature_def.items() if not k.startswith("__")}
     graph.restore_op = meta.saver_def.restore_op_name.removesuffix(":0")

@@ -105,7 +105,13 @@ _RESOURCE_LOOKUPS = {"ResourceGather": "Gather", "ResourceGatherNd": "GatherNd"}
 
 
 def read_node(message: Any) -> Node:
-    """A NodeDef as a `Node`."""
+    """A NodeDef as a `Node`.
+
+    Raises:
+        GraphError: it is a constant without a value, as none is that TensorFlow wrote.
+    """
+    if message.op == "Const" and "value" not in message.attr:
+        raise GraphError(f"the constant {message.name!r} has no value: the file is damaged")
     inputs, controls = [], []
     for text in message.input:
         if text.startswith("^"):

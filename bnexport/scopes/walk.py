@@ -122,7 +122,7 @@ class _Walk:
                 network.makers[str(barrier.inputs[0])].provenance["activation"] = "not known"
             network.bypass(barrier)
         network.prune()
-        record = self._record(known, unfolded)
+        record = self._record(known, unfolded, folded=folded)
         out_tensor = network.outputs[0]
         inputs = [Port("input", "input", source, self.dtype)]
         return Program(inputs, network.layers, [Port("output", out_tensor, self.shapes[out_tensor], self.dtype)], record)
@@ -210,7 +210,7 @@ class _Walk:
 
     # ---- the record
 
-    def _record(self, known: bool, unfolded: list[str]) -> dict[str, Any]:
+    def _record(self, known: bool, unfolded: list[str], *, folded: bool) -> dict[str, Any]:
         record: dict[str, Any] = {
             "producer": f"bnexport {__version__}",
             "source": [self.checkpoint.prefix.name],
@@ -236,7 +236,8 @@ class _Walk:
                 "its folded kernels can be used, but to evaluate it convert again with the graph (.meta)"
             )
         elif not known and (len(self.choice.chain) > 1 or last_norm):
-            record["incomplete"] = "the graph is lost, and names do not tell the activation: convert again with --activation relu, or whichever it is"
+            say = "convert again with" if folded else "say"  # a bundle is read by those who may not have made it
+            record["incomplete"] = f"the graph is lost, and names do not tell the activation: {say} --activation relu, or whichever it is"
         return record
 
     def _assumed(self, known: bool) -> list[str]:
