@@ -3,7 +3,7 @@
 A place is a number: 0 is the network's input, k is behind the k-th layer.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -58,13 +58,24 @@ def place_norms(prefix: object, chain: Sequence[Linear], every: Sequence[Linear]
 
 
 def _nearest(prefix: object, norm: Norm, chain: Sequence[Linear], every: Sequence[Linear]) -> Sequence[Linear]:
-    """The closest layers, of which some may be in the chain and some not where an order was given: then whose name a batch norm has tells."""
+    """The layers that a batch norm may belong to; where an order leaves layers out, either some that it names or some that it does not, by their names.
+
+    Raises:
+        ScopeError: its name does not say it.
+    """
     near = _closest(norm, every)
     chosen = set(map(id, chain))
-    if not chosen.isdisjoint(map(id, near)) and not chosen.issuperset(map(id, near)):
-        kinship = [_shared_words(norm, layer) for layer in near]
-        near = [layer for layer, shared in zip(near, kinship, strict=True) if shared == max(kinship)]
+
+    def undecided() -> bool:
+        return len({id(layer) in chosen for layer in near}) > 1
+
+    if undecided():
+        near = _least(near, lambda layer: len(layer.path))
+    if undecided():
+        near = _least(near, lambda layer: -_shared_words(norm, layer))
+    if undecided():
         near = [layer for layer in near if _is_inside(norm, layer) or _is_called_after(norm, layer)] or near
+    if undecided():
         others = [layer for layer in near if id(layer) not in chosen and norm.width in (layer.ins, layer.outs)]
         if others and any(id(layer) in chosen and norm.width in (layer.ins, layer.outs) for layer in near):
             raise ScopeError(
@@ -72,6 +83,11 @@ def _nearest(prefix: object, norm: Norm, chain: Sequence[Linear], every: Sequenc
                 "which it does not name: put the batch norms into --order too, each where it stands, or convert with the graph (.meta)"
             )
     return near
+
+
+def _least(layers: Sequence[Linear], measure: Callable[[Linear], int]) -> list[Linear]:
+    least = min(map(measure, layers))
+    return [layer for layer in layers if measure(layer) == least]
 
 
 def _shared_words(norm: Norm, layer: Linear) -> int:
@@ -83,14 +99,9 @@ def _shared_words(norm: Norm, layer: Linear) -> int:
 
 
 def _closest(norm: Norm, layers: Sequence[Linear]) -> list[Linear]:
-    """The layers in the scope that is closest to a batch norm: it shares most components with it, and lies no deeper than it must."""
-    distance = []
-    for layer in layers:
-        scope = layer.path[:-1]
-        shared = common_scope(scope, norm.path)
-        distance.append((-shared, len(scope) - shared))
-    nearest = min(distance, default=(0, 0))
-    return [layer for layer, far in zip(layers, distance, strict=True) if far == nearest]
+    """The layers whose scope shares most components with a batch norm."""
+    shared = [common_scope(layer.path[:-1], norm.path) for layer in layers]
+    return [layer for layer, components in zip(layers, shared, strict=True) if components == max(shared)]
 
 
 def fits(norm: Norm, chain: Sequence[Linear], place: int) -> bool:
