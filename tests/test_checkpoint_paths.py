@@ -187,8 +187,8 @@ def test_nothing_there(tmp_path):
     [
         (b"\x0a\x10", r"model\.x is neither a checkpoint nor one of its files"),
         (b"\x89HDF\r\n\x1a\n", "is an HDF5 file, as Keras writes them: save the model again as a checkpoint"),
-        (b"PK\x03\x04", "is a zip archive: unpack it"),
-        (b"\x1f\x8b\x08", "is compressed by gzip: unpack it"),
+        (b"PK\x03\x04", "is a zip archive .*: if a checkpoint or SavedModel is in it, unpack it and give that"),
+        (b"\x1f\x8b\x08", "is compressed by gzip: if a checkpoint"),
         (b"\x1c\0\0\0TFL3", "is a TensorFlow Lite model, which has no checkpoint in it"),
     ],
 )

@@ -279,7 +279,8 @@ def test_a_bundle_given_to_convert(bundle, tmp_path):
 def test_an_archive_of_something_else_given_to_convert(tmp_path):
     np.savez(tmp_path / "weights.npz", a=np.ones(3))
     assert failed(bnexport("convert", tmp_path / "weights.npz", tmp_path / "out.npz")) == (
-        f"Error: {tmp_path}/weights.npz is neither a checkpoint nor one of its files: give a prefix, its .index or .meta file, or the folder\n"
+        f"Error: {tmp_path}/weights.npz is a zip archive (as .npz, .keras and .pth files are too): "
+        "if a checkpoint or SavedModel is in it, unpack it and give that\n"
     )
 
 

@@ -489,6 +489,12 @@ def test_batch_norms_stand_before_their_layers_where_one_must(tmp_path):
     np.testing.assert_allclose(predict(program, x), want, rtol=1e-4, atol=1e-4)
 
 
+def test_batch_norms_may_lie_in_scopes_of_their_own(tmp_path):
+    arrays = {"denses/0/kernel": kernel(3, 4), "denses/1/kernel": kernel(4, 4), "last/kernel": kernel(4, 4, 1)}
+    program = to_program(forged(tmp_path, arrays | keras_norm("norms/0", 4) | keras_norm("norms/1", 4)))
+    assert [[part["gamma"] for part in layer.provenance["parts"]] for layer in program.layers] == [["norms/0/gamma"], ["norms/1/gamma"], []]
+
+
 def test_batch_norms_of_layers_that_are_left_out_are_not_taken(tmp_path):
     arrays = {"g_W1": kernel(5, 4), "g_W2": kernel(4, 6), "d_W1": kernel(6, 4), "d_W2": kernel(4, 2)}
     program = to_program(forged(tmp_path, arrays | seed_norm("d_bn", 4)), Options(order=["g_W1", "g_W2"], activation="relu"))

@@ -121,6 +121,23 @@ def test_what_was_made_for_a_variable_belongs_to_it():
     assert owners["other/layer/W/part"] == ("kernel", None)
 
 
+def test_an_optimiser_of_keras_3_lists_what_it_trains():
+    value = "/.ATTRIBUTES/VARIABLE_VALUE"
+    names = {
+        "optimizer/_trainable_variables/0": ("net/dense/kernel", (4, 3)),
+        "optimizer/_trainable_variables/1": ("net/bn/gamma", (3,)),
+        "net/_operations/2/moving_mean": ("net/bn/moving_mean", (3,)),
+        "opt/_variables/2": ("adam/net_dense_kernel_momentum", (4, 3)),
+        "opt/_iterations": ("adam/iteration", ()),
+    }
+    infos = [info(key + value, *shape) for key, (_, shape) in names.items()]
+    found = {r.name.removesuffix(value): r for r in assign_roles(infos, {key + value: name for key, (name, _) in names.items()})}
+    assert [found[key].role for key in names][:4] == ["kernel", "gamma", "moving mean", "optimiser slot"]
+    assert found["optimizer/_trainable_variables/1"].layer == found["net/_operations/2/moving_mean"].layer == "net/bn"
+    without_names = {r.name.removesuffix(value): r.role for r in assign_roles(infos)}
+    assert without_names["optimizer/_trainable_variables/1"] == "unknown"
+
+
 AVERAGE = "ExponentialMovingAverage"
 
 

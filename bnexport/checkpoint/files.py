@@ -13,8 +13,8 @@ Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 _CRC_MASK = 0xA282EAD8
 
 _OTHER_KINDS = {
-    b"PK\x03\x04": "a zip archive: unpack it, and give the checkpoint or SavedModel that is in it",
-    b"\x1f\x8b\x08": "compressed by gzip: unpack it, and give the checkpoint or SavedModel that is in it",
+    b"PK\x03\x04": "a zip archive (as .npz, .keras and .pth files are too): if a checkpoint or SavedModel is in it, unpack it and give that",
+    b"\x1f\x8b\x08": "compressed by gzip: if a checkpoint or SavedModel is in it, unpack it and give that",
     b"\x89HDF\r\n\x1a\n": "an HDF5 file, as Keras writes them: save the model again as a checkpoint (tf.train.Saver) or as a SavedModel",
 }
 """How files begin that people take for checkpoints, and what to do."""

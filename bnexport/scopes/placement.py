@@ -3,7 +3,7 @@
 A place is a number: 0 is the network's input, k is behind the k-th layer.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -49,22 +49,48 @@ def place_norms(prefix: object, chain: Sequence[Linear], every: Sequence[Linear]
             families.setdefault(slots, []).append(norm)
         else:
             result.elsewhere.append(norm)
-    before = _stand_before(families, chain)
+    owners = {id(norm): owner for slots, family in families.items() for norm in family if (owner := _owner(norm, chain, slots)) is not None}
+    before = _stand_before([(norm, chain[owners[id(norm)] - 1]) for norm in norms if id(norm) in owners])
     for slots, family in families.items():
-        left = [norm for norm in family if not _place_by_scope(prefix, result.places, norm, chain, slots, before=before)]
+        left = []
+        for norm in family:
+            place = _place_in_series(norm, chain, slots)
+            if place is None and (owner := owners.get(id(norm))) is not None:
+                place = _place_beside(norm, chain, owner, before=before)
+            if place is None or not fits(norm, chain, place):
+                left.append(norm)
+            elif place in result.places:
+                where = f"behind {chain[place - 1].name}" if place else "on the input"
+                raise ScopeError(
+                    f"{prefix}: the names of two batch norms, {result.places[place].name} and {norm.name}, say that they stand {where}; "
+                    "say which, and all other batch norms and layers, in their order with --order"
+                )
+            else:
+                result.places[place] = norm
         if left:
             _place_by_width(prefix, result, left, chain, slots)
     return result
 
 
 def _nearest(prefix: object, norm: Norm, chain: Sequence[Linear], every: Sequence[Linear]) -> Sequence[Linear]:
-    """The closest layers, of which some may be in the chain and some not where an order was given: then whose name a batch norm has tells."""
+    """The layers that a batch norm may belong to; where an order leaves layers out, some of those that it names, or of the others, as names have it.
+
+    Raises:
+        ScopeError: its name does not say it.
+    """
     near = _closest(norm, every)
     chosen = set(map(id, chain))
-    if not chosen.isdisjoint(map(id, near)) and not chosen.issuperset(map(id, near)):
-        kinship = [_shared_words(norm, layer) for layer in near]
-        near = [layer for layer, shared in zip(near, kinship, strict=True) if shared == max(kinship)]
+
+    def undecided() -> bool:
+        return len({id(layer) in chosen for layer in near}) > 1
+
+    if undecided():
+        near = _least(near, lambda layer: len(layer.path))
+    if undecided():
+        near = _least(near, lambda layer: -_shared_words(norm, layer))
+    if undecided():
         near = [layer for layer in near if _is_inside(norm, layer) or _is_called_after(norm, layer)] or near
+    if undecided():
         others = [layer for layer in near if id(layer) not in chosen and norm.width in (layer.ins, layer.outs)]
         if others and any(id(layer) in chosen and norm.width in (layer.ins, layer.outs) for layer in near):
             raise ScopeError(
@@ -72,6 +98,12 @@ def _nearest(prefix: object, norm: Norm, chain: Sequence[Linear], every: Sequenc
                 "which it does not name: put the batch norms into --order too, each where it stands, or convert with the graph (.meta)"
             )
     return near
+
+
+def _least(layers: Sequence[Linear], measure: Callable[[Linear], int]) -> list[Linear]:
+    measures = [measure(layer) for layer in layers]
+    least = min(measures, default=0)
+    return [layer for layer, found in zip(layers, measures, strict=True) if found == least]
 
 
 def _shared_words(norm: Norm, layer: Linear) -> int:
@@ -83,14 +115,8 @@ def _shared_words(norm: Norm, layer: Linear) -> int:
 
 
 def _closest(norm: Norm, layers: Sequence[Linear]) -> list[Linear]:
-    """The layers in the scope that is closest to a batch norm: it shares most components with it, and lies no deeper than it must."""
-    distance = []
-    for layer in layers:
-        scope = layer.path[:-1]
-        shared = common_scope(scope, norm.path)
-        distance.append((-shared, len(scope) - shared))
-    nearest = min(distance, default=(0, 0))
-    return [layer for layer, far in zip(layers, distance, strict=True) if far == nearest]
+    """The layers whose scope shares most components with a batch norm."""
+    return _least(layers, lambda layer: -common_scope(layer.path[:-1], norm.path))
 
 
 def fits(norm: Norm, chain: Sequence[Linear], place: int) -> bool:
@@ -103,29 +129,10 @@ def fits(norm: Norm, chain: Sequence[Linear], place: int) -> bool:
 # ---- by scope
 
 
-def _place_by_scope(prefix: object, places: dict[int, Norm], norm: Norm, chain: Sequence[Linear], slots: Sequence[int], *, before: bool) -> bool:
-    """Places a batch norm whose name says which layer it belongs to; gives whether it did.
-
-    Raises:
-        ScopeError: another batch norm says the same of itself.
-    """
-    place = _place_in_series(norm, chain, slots)
-    if place is None:
-        owner = _owner(norm, chain, slots)
-        if owner is None:
-            return False
-        layer = chain[owner - 1]
-        place = owner if norm.width == layer.outs and not (before and norm.width == layer.ins) else owner - 1
-    if not fits(norm, chain, place):
-        return False
-    if place in places:
-        where = f"behind {chain[place - 1].name}" if place else "on the input"
-        raise ScopeError(
-            f"{prefix}: the names of two batch norms, {places[place].name} and {norm.name}, say that they stand {where}; "
-            "say which, and all other batch norms and layers, in their order with --order"
-        )
-    places[place] = norm
-    return True
+def _place_beside(norm: Norm, chain: Sequence[Linear], owner: int, *, before: bool) -> int:
+    """The place of a batch norm whose name says which layer it belongs to: behind it, or before it where its width or others like it say so."""
+    layer = chain[owner - 1]
+    return owner if norm.width == layer.outs and not (before and norm.width == layer.ins) else owner - 1
 
 
 def _owner(norm: Norm, chain: Sequence[Linear], slots: Sequence[int]) -> int | None:
@@ -134,9 +141,8 @@ def _owner(norm: Norm, chain: Sequence[Linear], slots: Sequence[int]) -> int | N
     return owners[0] if len(owners) == 1 else None
 
 
-def _stand_before(families: Mapping[tuple[int, ...], Sequence[Norm]], chain: Sequence[Linear]) -> bool:
+def _stand_before(owned: Sequence[tuple[Norm, Linear]]) -> bool:
     """Whether batch norms stand before the layers that their names say: as those do whose width allows nothing else."""
-    owned = [(norm, chain[k - 1]) for slots, family in families.items() for norm in family if (k := _owner(norm, chain, slots)) is not None]
     before = any(norm.width == layer.ins != layer.outs for norm, layer in owned)
     return before and not any(norm.width == layer.outs != layer.ins for norm, layer in owned)
 

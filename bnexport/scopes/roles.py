@@ -192,10 +192,13 @@ def classify(infos: Iterable[TensorInfo], full_names: Mapping[str, str]) -> list
     """The role of each variable by its own name and shape, in the order of the keys.
 
     Args:
-        full_names: the names that variables had in the program, by key; they are taken for keys that only count (`variables/7`).
+        full_names: the names that variables had in the program, by key; they are taken for keys that only count (`variables/7`), and for all where
+            Keras 3 has its optimiser list the network's variables (`optimizer/_trainable_variables/7`): the moving statistics have other keys.
     """
     infos = sorted(infos, key=lambda info: info.name)
     known = {display_name(info.name): info for info in infos}
+    if not any("_trainable_variables" in components(info.name) for info in infos):
+        full_names = {key: name for key, name in full_names.items() if components(display_name(key))[-1].isdigit()}
     return _unnamed_rows([_classified(info, full_names.get(info.name), known) for info in infos])
 
 
@@ -212,7 +215,9 @@ def _unnamed_rows(variables: list[Named]) -> list[Named]:
 
 def _classified(info: TensorInfo, full_name: str | None, known: Mapping[str, TensorInfo]) -> Named:
     path = components(display_name(info.name))
-    if full_name is not None and path[-1].isdigit():
+    if path[-2:-1] == ("_variables",) and any("/".join((*path[:-2], steps)) in known for steps in ("_iterations", "iterations")):
+        return Named(info.name, path, info, SLOT)  # an optimiser of Keras since TensorFlow 2.11
+    if full_name is not None:
         path = components(full_name)
     last = path[-1]
     stem = _SUFFIX.sub("", last)
@@ -259,7 +264,7 @@ def _made_for(info: TensorInfo, path: Path, known: Mapping[str, TensorInfo], *, 
 def _is_optimisers(path: Path, shape: tuple[int, ...]) -> bool:
     """Whether a variable stands in an optimiser's scope: that of TensorFlow 2 (`optimizer/…`), or of Keras in TensorFlow 1 (`training/Adam/…`)."""
     scopes = [_SUFFIX.sub("", part).lower() for part in path[:-1]]
-    if not scopes or scopes[0] not in _OPTIMISERS:
+    if not scopes or scopes[0] not in _OPTIMISERS or "_trainable_variables" in scopes:
         return False
     return not shape or scopes[0] in ("optimizer", "_optimizer") or (scopes[0] == "training" and scopes[1:2] != [] and scopes[1] in _OPTIMISERS)
 
