@@ -184,3 +184,25 @@ def test_subtracting_large_means_keeps_its_digits(tf, live):
     program = live(build, values).matches(tolerance=1e-6)
     assert ops(program) == ["ScaleShift", "Dense"]
     assert "float32 keeps the digits of the difference only if that comes first" in program.conversion["unfolded"][0]
+
+
+STEPS = {
+    "round": lambda tf, x: tf.round((x - 0.05) * 10.0),
+    "floor": lambda tf, x: tf.floor((x - 0.1) / 0.2 + 1.0),
+    "cast": lambda tf, x: tf.cast(tf.cast((x - 0.1) / 0.1, tf.int32), tf.float32),
+    "compare": lambda tf, x: tf.cast(x * 3.0 - 0.9 >= 0.0, tf.float32),
+    "compare with computed": lambda tf, x: tf.cast(x >= tf.constant(0.1) * 3.0 * tf.range(1.0, 7.0) / 3.0, tf.float32),
+    "remainder": lambda tf, x: tf.floormod((x + 0.1) * 10.0, 2.0),
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_data_on_the_edge_of_a_step(tf, live, step):
+    """Tenths that are rounded, bucketed and compared: one rounding more or less on the way there, and they fall on the other side."""
+
+    def build():
+        x = placed(tf, 6)
+        tenths = (np.arange(-60, 60).reshape(20, 6) * np.float32(0.1)).astype(np.float32)
+        return Net({x: tenths}, [tf.matmul(STEPS[step](tf, x), tf.get_variable("kernel", [6, 2]))])
+
+    live(build).matches()

@@ -18,7 +18,7 @@ from bnexport.kernels.table import NDArray, evaluate
 from bnexport.program import Array, InMemory
 
 _KEPT_BYTES = 1 << 20  # constants up to this size are kept once evaluated; larger ones are evaluated again when they are written
-_STEPS = frozenset(
+STEPS = frozenset(
     {"Floor", "Ceil", "Round", "Rint", "Sign", "Cast", "Equal", "NotEqual", "Greater", "GreaterEqual", "Less", "LessEqual", "FloorDiv", "FloorMod",
      "Mod", "TruncateDiv", "TruncateMod", "ArgMax", "ArgMin", "TopK", "TopKV2", "Range", "IsInf", "IsNan", "IsFinite", "FakeQuantWithMinMaxArgs",
      "FakeQuantWithMinMaxVars", "FakeQuantWithMinMaxVarsPerChannel"}
@@ -245,6 +245,10 @@ class Live:
         """
         return self._evaluated(ref, self._values, wide=True)
 
+    def as_rounded(self, ref: Ref) -> NDArray:
+        """A constant's value as `value` gives it, but rounded on the way wherever TensorFlow rounds it."""
+        return _widen(self._evaluated(ref, self._narrow, wide=False))
+
     def _evaluated(self, ref: Ref, kept: dict[Ref, NDArray], *, wide: bool) -> NDArray:
         """A constant's value in float64, or in the dtypes of the graph; `kept` are those that are known already."""
         start = self.resolve(ref)
@@ -258,7 +262,7 @@ class Live:
                 continue
             refs = self.inputs(node)
             operands = [values[r] if r in values else kept[r] for r in refs]
-            if wide and node.op in _STEPS and not _only_rounds(node, operands) and any(o.dtype.kind == "f" for o in operands):
+            if wide and node.op in STEPS and not _only_rounds(node, operands) and any(o.dtype.kind == "f" for o in operands):
                 operands = [self._evaluated(r, self._narrow, wide=False) for r in refs]
             if wide and _only_rounds(node, operands):
                 results = operands
