@@ -283,7 +283,10 @@ class Live:
             raise AmbiguousNetwork(f"{self.graph.source}: {node.name!r} ({node.op}) has no value; give it one with --set {node.name}=VALUE")
         if node.op not in OPS:
             raise UnsupportedOps(f"{self.graph.source}: bnexport has no operator {node.op}, which the node {node.name!r} uses to compute a constant")
-        return evaluate(OPS[node.op], node.attrs, operands)
+        try:
+            return evaluate(OPS[node.op], node.attrs, operands)
+        except (ValueError, IndexError) as cause:  # shapes that do not fit, as where a scalar is tried for what is data
+            raise GraphError(f"{self.graph.source}: at the node {node.name!r} ({node.op}): {cause}") from cause
 
     def array(self, ref: Ref) -> Array:
         """A constant as an array that is computed, or read, when its pieces are asked for; a variable keeps its own dtype."""
