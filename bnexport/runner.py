@@ -264,6 +264,10 @@ def _fitted(source: str, port: Port, value: Any) -> NDArray:
     if array.dtype != wanted:
         if array.dtype.kind not in "fiub" or (wanted.kind in "iu" and array.dtype.kind == "f") or (wanted.kind == "b" and array.dtype.kind != "b"):
             raise InputError(f"{source}: the input {port.name!r} was given as {array.dtype}; {_expected(port)}")
+        if wanted.kind in "iu" and array.size and not np.can_cast(array.dtype, wanted):
+            least, most = int(array.min()), int(array.max())
+            if least < np.iinfo(wanted).min or most > np.iinfo(wanted).max:
+                raise InputError(f"{source}: the input {port.name!r} was given numbers from {least} to {most}, which do not fit; {_expected(port)}")
         array = array.astype(wanted)
     if not _fits(port, array):
         raise InputError(f"{source}: the input {port.name!r} was given the shape {array.shape}; {_expected(port)}")
