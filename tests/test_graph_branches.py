@@ -306,6 +306,17 @@ def test_what_where_does_not_take_is_no_output(tf, live):
     saved.matches(outputs=["y"])
 
 
+def test_where_that_repeats_what_it_takes(tf, live):
+    """tf.where(flag, a column, a matrix) is a matrix on either side."""
+
+    def build():
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        column = tf.placeholder_with_default(True, [], name="column")
+        return Net({x: rows(5, 6)}, [tf.nn.softmax(tf.where_v2(column, dense(tf, x, 1, "a"), dense(tf, x, 3, "b")), name="y")])
+
+    live(build).matches(outputs=["y"])
+
+
 @BOTH
 def test_two_kinds_of_inference_ask(tf, live, cond_v2):
     """0 trains; 1 or 2 may be what is wanted."""

@@ -149,7 +149,8 @@ class Live:
         if node.op in ops.SELECTS:
             chosen = self._known(node.inputs[0])
             if chosen is not None and chosen.size == 1:
-                return node.inputs[1] if chosen.item() else node.inputs[2]
+                taken = node.inputs[1] if chosen.item() else node.inputs[2]
+                return ref if self._is_spread(node, taken) else taken
         if node.op in ops.BATCH_NORMS and ref.output in (1, 2) and not ops.in_training_mode(node):
             return node.inputs[2 + ref.output]  # at inference the moving statistics are handed through
         if node.op in ops.MERGES:
@@ -157,6 +158,14 @@ class Live:
             if len(alive) == 1 and ref.output == 0:
                 return alive[0]
         return ref
+
+    def _is_spread(self, select: Node, taken: Ref) -> bool:
+        """Whether a SelectV2 repeats what it takes to the shape of what it leaves, as far as the graph tells. (A number needs no repeating.)"""
+        shapes = [(self.graph.node(r.node).attrs.get("_output_shapes") or [])[r.output : r.output + 1] for r in (Ref(select.name), taken)]
+        if select.op != "SelectV2" or not all(shapes) or shapes[0][0] is None or not shapes[1][0]:
+            return False
+        whole, part = shapes[0][0], shapes[1][0]
+        return len(part) < len(whole) or any(p == 1 and w != 1 for p, w in zip(part, whole, strict=False))
 
     def is_input_with_default(self, node: Node) -> bool:
         """Whether a placeholder_with_default is a data input: one with a batch (a scalar is a setting, whose default then holds)."""
