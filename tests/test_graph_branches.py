@@ -294,6 +294,16 @@ def test_a_mean_over_positions_is_no_evidence(tf, live, default, cond_v2):
     saved.matches(set_values={} if default else {"largest": False})
 
 
+def test_a_mean_over_time_is_no_evidence(tf, live):
+    def build():
+        x = tf.placeholder(tf.float32, [4, None, 3], name="x")
+        whole = tf.placeholder_with_default(True, [], name="whole")
+        h = tf.cond(whole, lambda: tf.reduce_mean(x, 0), lambda: x[-1])
+        return Net({x: rows(4, 5, 3)}, [tf.nn.softmax(dense(tf, h, 3, "a"), name="y")])
+
+    live(build).matches()
+
+
 def test_what_where_does_not_take_is_no_output(tf, live):
     def build():
         x = tf.placeholder(tf.float32, [None, 6], name="x")

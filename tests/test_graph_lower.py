@@ -186,6 +186,38 @@ def test_subtracting_large_means_keeps_its_digits(tf, live):
     assert "float32 keeps the digits of the difference only if that comes first" in program.conversion["unfolded"][0]
 
 
+@pytest.mark.parametrize("written", ["norm", "power", "distance"])
+def test_a_length_is_no_variance(tf, live, written):
+    """The root of a sum of squares, and a square that is no root: weights there may well be negative."""
+
+    def build():
+        x = placed(tf, 6)
+        kernel = tf.get_variable("kernel", [6, 4])
+        h = tf.matmul(x, kernel)
+        if written == "norm":
+            h = h / tf.norm(kernel, axis=0)
+        elif written == "power":
+            h = h * tf.pow(tf.reduce_sum(tf.square(kernel), 0) + 1e-3, -0.5)
+        else:
+            h = tf.reduce_sum(kernel**2, 0) - 2.0 * h
+        return Net({x: rows(5, 6)}, [tf.nn.relu(h)])
+
+    program = live(build).matches()
+    assert ops(program) == ["Dense"]
+    assert batch_norms(program.layers[0]) == []
+
+
+def test_a_root_written_as_a_power(tf, live):
+    def build():
+        x = placed(tf, 6)
+        mean, variance, beta, gamma = variables(tf, [4])
+        h = tf.matmul(x, tf.get_variable("kernel", [6, 4]))
+        return Net({x: rows(5, 6)}, [tf.nn.relu((h - mean) * tf.pow(variance + 1e-3, -0.5) * gamma + beta)])
+
+    (layer,) = live(build).matches().layers
+    assert [part["variance"] for part in batch_norms(layer)] == ["bn/variance"]
+
+
 STEPS = {
     "round": lambda tf, x: tf.round((x - 0.05) * 10.0),
     "floor": lambda tf, x: tf.floor((x - 0.1) / 0.2 + 1.0),

@@ -15,7 +15,10 @@ from bnexport.graph.graphdef import Node, Ref, topological
 from bnexport.graph.live import Live
 from bnexport.program import Layer
 
-_ROOTS = frozenset({"Rsqrt", "Sqrt", "Pow"})
+_KEEP_VARIANCE = frozenset(
+    {"Add", "AddV2", "Mul", "RealDiv", "Div", "Maximum", "Minimum", "ClipByValue", "Relu", "Cast", "Reshape", "ExpandDims", "Squeeze", "ConcatV2"}
+)
+"""What may be done to a variance before its root is taken. The root of a sum of squares is a length."""
 
 
 def affine_part(live: Live, node: Node, constant: Ref, *, multiplies: bool) -> dict[str, Any]:
@@ -49,7 +52,7 @@ class _Reader:
                 self.part.setdefault(role, node.name)
             return
         operands = self.live.inputs(node)
-        if node.op in _ROOTS and operands:
+        if self._is_root(node):
             self._read_root(operands[0])
         elif node.op in ("Mul", "RealDiv", "Div") and len(operands) == 2:
             roots = [self._has_root(r) for r in operands]
@@ -60,14 +63,27 @@ class _Reader:
                 self.read(operand, scale=scale, normalised=normalised)
 
     def _has_root(self, ref: Ref) -> bool:
-        return any(self.live.graph.nodes[n].op in _ROOTS for n in topological(self.live.graph, [ref.node], self.live.inputs))
+        return any(self._is_root(self.live.graph.nodes[n]) for n in topological(self.live.graph, [ref.node], self.live.inputs))
+
+    def _is_root(self, node: Node) -> bool:
+        if node.op == "Pow":
+            exponent = self.live.inputs(node)[1]
+            return not self.live.is_dynamic(exponent) and bool(np.all(np.abs(self.live.value(exponent)) == 0.5))
+        return node.op in ("Rsqrt", "Sqrt")
+
+    def _is_variance(self, ref: Ref) -> bool:
+        """Whether nothing but what may be done to a variance has been done to the variables behind a value."""
+        order = topological(self.live.graph, [ref.node], self.live.inputs)
+        nodes = [self.live.graph.nodes[name] for name in order if self.live.variables_behind(Ref(name))]
+        return all(node.op in ops.VARIABLES or node.op in _KEEP_VARIANCE for node in nodes)
 
     def _read_root(self, ref: Ref) -> None:
         """variance + epsilon, in either order; the variance may have been clipped or reshaped."""
         node = self.live.graph.nodes[ref.node]
         variables = self.live.variables_behind(ref)
-        if variables:
-            self.part.setdefault("variance", variables[0])
+        if not variables or not self._is_variance(ref):
+            return
+        self.part.setdefault("variance", variables[0])
         if node.op in ("Add", "AddV2"):
             for operand in self.live.inputs(node):
                 if not self.live.variables_behind(operand):
