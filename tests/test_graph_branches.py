@@ -294,6 +294,19 @@ def test_a_mean_over_positions_is_no_evidence(tf, live, default, cond_v2):
     saved.matches(set_values={} if default else {"largest": False})
 
 
+@BOTH
+def test_tf_layers_with_a_flag(tf, live, cond_v2):
+    """Fused batch norm within tf.cond, which in version 2 also gives out what a gradient would need."""
+
+    def build():
+        x = tf.placeholder(tf.float32, [None, 5, 5, 2], name="x")
+        training = tf.placeholder_with_default(False, [], name="training")
+        h = tf.layers.batch_normalization(tf.layers.conv2d(x, 4, 3), training=training, fused=True)
+        return Net({x: rows(3, 5, 5, 2)}, [tf.nn.relu(h, name="y")])
+
+    assert [layer.op for layer in live(build, cond_v2=cond_v2).matches().layers] == ["Conv2D"]
+
+
 def test_a_mean_over_time_is_no_evidence(tf, live):
     def build():
         x = tf.placeholder(tf.float32, [4, None, 3], name="x")
