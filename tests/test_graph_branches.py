@@ -294,6 +294,29 @@ def test_a_mean_over_positions_is_no_evidence(tf, live, default, cond_v2):
     saved.matches(set_values={} if default else {"largest": False})
 
 
+@BOTH
+def test_tf_layers_with_a_flag(tf, live, cond_v2):
+    """Fused batch norm within tf.cond, which in version 2 also gives out what a gradient would need."""
+
+    def build():
+        x = tf.placeholder(tf.float32, [None, 5, 5, 2], name="x")
+        training = tf.placeholder_with_default(False, [], name="training")
+        h = tf.layers.batch_normalization(tf.layers.conv2d(x, 4, 3), training=training, fused=True)
+        return Net({x: rows(3, 5, 5, 2)}, [tf.nn.relu(h, name="y")])
+
+    assert [layer.op for layer in live(build, cond_v2=cond_v2).matches().layers] == ["Conv2D"]
+
+
+def test_a_mean_over_time_is_no_evidence(tf, live):
+    def build():
+        x = tf.placeholder(tf.float32, [4, None, 3], name="x")
+        whole = tf.placeholder_with_default(True, [], name="whole")
+        h = tf.cond(whole, lambda: tf.reduce_mean(x, 0), lambda: x[-1])
+        return Net({x: rows(4, 5, 3)}, [tf.nn.softmax(dense(tf, h, 3, "a"), name="y")])
+
+    live(build).matches()
+
+
 def test_what_where_does_not_take_is_no_output(tf, live):
     def build():
         x = tf.placeholder(tf.float32, [None, 6], name="x")
@@ -304,6 +327,17 @@ def test_what_where_does_not_take_is_no_output(tf, live):
     saved = live(build)
     saved.matches()
     saved.matches(outputs=["y"])
+
+
+def test_where_that_repeats_what_it_takes(tf, live):
+    """tf.where(flag, a column, a matrix) is a matrix on either side."""
+
+    def build():
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        column = tf.placeholder_with_default(True, [], name="column")
+        return Net({x: rows(5, 6)}, [tf.nn.softmax(tf.where_v2(column, dense(tf, x, 1, "a"), dense(tf, x, 3, "b")), name="y")])
+
+    live(build).matches(outputs=["y"])
 
 
 @BOTH

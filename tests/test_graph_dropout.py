@@ -266,6 +266,21 @@ def test_noise_of_several_widths_is_not_dropout(tf, live):
         live(build).convert()
 
 
+def test_units_drawn_by_their_own_probabilities_are_not_dropout(tf, live):
+    """h * floor(p + uniform) / p with a p that is computed from the data."""
+
+    def build():
+        def drawn(_, h, scale):
+            p = tf.sigmoid(h)
+            return h * tf.floor(p + tf.random_uniform(tf.shape(h))) / p
+
+        x, y = network(tf, drawn, 0.1)
+        return Net({x: rows(5, 6)}, [y])
+
+    with pytest.raises(UnsupportedOps, match="random numbers"):
+        live(build).convert()
+
+
 def test_noise_that_the_user_sets_to_zero(tf, live):
     def build(noise):
         x = tf.placeholder(tf.float32, [None, 6], name="x")

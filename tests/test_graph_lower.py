@@ -204,3 +204,57 @@ def test_a_root_that_is_taken_of_no_variance(tf, live, norm):
 
     program = live(build).matches()
     assert not any("variance" in part for layer in program.layers for part in layer.provenance.get("parts", ()))
+
+
+@pytest.mark.parametrize("written", ["norm", "power", "distance"])
+def test_a_length_is_no_variance(tf, live, written):
+    """The root of a sum of squares, and a square that is no root: weights there may well be negative."""
+
+    def build():
+        x = placed(tf, 6)
+        kernel = tf.get_variable("kernel", [6, 4])
+        h = tf.matmul(x, kernel)
+        if written == "norm":
+            h = h / tf.norm(kernel, axis=0)
+        elif written == "power":
+            h = h * tf.pow(tf.reduce_sum(tf.square(kernel), 0) + 1e-3, -0.5)
+        else:
+            h = tf.reduce_sum(kernel**2, 0) - 2.0 * h
+        return Net({x: rows(5, 6)}, [tf.nn.relu(h)])
+
+    program = live(build).matches()
+    assert ops(program) == ["Dense"]
+    assert batch_norms(program.layers[0]) == []
+
+
+def test_a_root_written_as_a_power(tf, live):
+    def build():
+        x = placed(tf, 6)
+        mean, variance, beta, gamma = variables(tf, [4])
+        h = tf.matmul(x, tf.get_variable("kernel", [6, 4]))
+        return Net({x: rows(5, 6)}, [tf.nn.relu((h - mean) * tf.pow(variance + 1e-3, -0.5) * gamma + beta)])
+
+    (layer,) = live(build).matches().layers
+    assert [part["variance"] for part in batch_norms(layer)] == ["bn/variance"]
+
+
+STEPS = {
+    "round": lambda tf, x: tf.round((x - 0.05) * 10.0),
+    "floor": lambda tf, x: tf.floor((x - 0.1) / 0.2 + 1.0),
+    "cast": lambda tf, x: tf.cast(tf.cast((x - 0.1) / 0.1, tf.int32), tf.float32),
+    "compare": lambda tf, x: tf.cast(x * 3.0 - 0.9 >= 0.0, tf.float32),
+    "compare with computed": lambda tf, x: tf.cast(x >= tf.constant(0.1) * 3.0 * tf.range(1.0, 7.0) / 3.0, tf.float32),
+    "remainder": lambda tf, x: tf.floormod((x + 0.1) * 10.0, 2.0),
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_data_on_the_edge_of_a_step(tf, live, step):
+    """Tenths that are rounded, bucketed and compared: one rounding more or less on the way there, and they fall on the other side."""
+
+    def build():
+        x = placed(tf, 6)
+        tenths = (np.arange(-60, 60).reshape(20, 6) * np.float32(0.1)).astype(np.float32)
+        return Net({x: tenths}, [tf.matmul(STEPS[step](tf, x), tf.get_variable("kernel", [6, 2]))])
+
+    live(build).matches()

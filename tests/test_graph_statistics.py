@@ -315,6 +315,28 @@ def test_a_sum_that_is_kept_over_batches_is_not_put_in_place_of_the_batchs(tf, l
     assert "scores depend on the batch" in program.conversion["warnings"][0]
 
 
+def test_a_momentum_that_the_flag_sets_to_one(tf, live):
+    """The update does nothing at inference, and is an average all the same."""
+
+    def build(training):
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        h = dense(tf, x, 4, "one")
+        mean, variance = stored(tf, h)
+        if not training:
+            return Net({x: rows(5, 6)}, [tf.identity(normalised(tf, h, mean, variance), name="y")])
+        flag = tf.placeholder_with_default(True, [], name="training")
+        noisy = tf.cond(flag, lambda: tf.nn.dropout(h, 0.5), lambda: tf.identity(h))
+        momentum = tf.cond(flag, lambda: tf.constant(0.9), lambda: tf.constant(1.0))
+        moments = tf.nn.moments(noisy, [0])
+        for variable, statistic in zip((mean, variance), moments, strict=True):
+            tf.add_to_collection("u", tf.assign(variable, variable * momentum + statistic * (1.0 - momentum)))
+        return Net({x: rows(5, 6)}, [tf.identity(normalised(tf, noisy, *moments), name="y")])
+
+    saved = live(lambda: build(True))
+    (expected,) = live.outputs(lambda: build(False), saved.variables)
+    saved.matches(expected={"y": expected}, outputs=["y"])
+
+
 def test_input_standardised_by_a_running_mean(tf, live):
     """x - moving mean, where the moving mean is read before it is written: no batch statistic on the way at all."""
 

@@ -172,6 +172,15 @@ def test_fractions_are_not_integers():
     assert Model(program).predict(np.array([3, 8])).shape == (2, 2)
 
 
+def test_integers_that_do_not_fit_are_not_wrapped():
+    program = Program([Port("x", "x", (None, 1), "uint8")], [Layer("y", "Cast", ["x"], {"DstT": "float32"})], [Port("y", "y", (None, 1), "float32")])
+    model = Model(program)
+    np.testing.assert_array_equal(model.predict([[255], [0]]), [[255], [0]])
+    for value in (256, -1):
+        with pytest.raises(InputError, match=r"the input 'x' was given numbers from .* which do not fit; it is uint8"):
+            model.predict([[0], [value]])
+
+
 def test_a_bundle_that_does_not_say_how_to_evaluate_it():
     model = Model(two_layers(incomplete="the activation is not known: convert again with --activation"), "net.npz")
     assert [layer.name for layer in model.layers] == ["one", "two"]

@@ -320,8 +320,16 @@ def _nearby_statistic(graph: Graph, ref: Ref) -> str:
 
 
 def _reduces_batch(graph: Graph, node: Node) -> bool:
-    """Whether a mean or sum goes over the first axis; a pooling over positions, say, does not, and is no sign of training."""
+    """Whether a mean or sum goes over the batch: over the first axis, and of more than a matrix not over that alone, as a mean over time does.
+
+    A pooling over positions is no sign of training.
+    """
     if node.op not in ("Mean", "Sum") or len(node.inputs) != 2:
         return False
     axes = graph.node(skip_identities(graph, node.inputs[1]).node)
-    return axes.op == "Range" or (axes.op == "Const" and 0 in axes.attrs["value"].reshape(-1))  # a range is all axes, of an unknown rank
+    if axes.op != "Const":
+        return axes.op == "Range"  # all axes, of an unknown rank
+    data = node.inputs[0]
+    shapes = graph.node(data.node).attrs.get("_output_shapes") or []
+    shape = shapes[data.output] if data.output < len(shapes) else None
+    return 0 in axes.attrs["value"].reshape(-1) and (shape is None or len(shape) <= 2 or axes.attrs["value"].size > 1)

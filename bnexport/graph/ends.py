@@ -94,7 +94,7 @@ class Ends:
         """Whether an end is a decision, or the beginning of a loss or metric."""
         node = self.live.graph.nodes[name]
         behind = [r for r in self.live.inputs(node) if r.node in inside]
-        if node.op in SHAPES_ONLY or node.op in ("Assert", "Size"):
+        if node.op in SHAPES_ONLY or node.op in ("Assert", "Size", "OptionalFromValue"):  # (tf.cond keeps optionals for its gradient)
             return True
         if self._is_drawn(node) and Ref(name) not in self._undecided:
             return True

@@ -18,7 +18,7 @@ from bnexport.kernels.table import NDArray, evaluate
 from bnexport.program import Array, InMemory
 
 _KEPT_BYTES = 1 << 20  # constants up to this size are kept once evaluated; larger ones are evaluated again when they are written
-_STEPS = frozenset(
+STEPS = frozenset(
     {"Floor", "Ceil", "Round", "Rint", "Sign", "Cast", "Equal", "NotEqual", "Greater", "GreaterEqual", "Less", "LessEqual", "FloorDiv", "FloorMod",
      "Mod", "TruncateDiv", "TruncateMod", "ArgMax", "ArgMin", "TopK", "TopKV2", "Range", "IsInf", "IsNan", "IsFinite", "FakeQuantWithMinMaxArgs",
      "FakeQuantWithMinMaxVars", "FakeQuantWithMinMaxVarsPerChannel"}
@@ -149,7 +149,8 @@ class Live:
         if node.op in ops.SELECTS:
             chosen = self._known(node.inputs[0])
             if chosen is not None and chosen.size == 1:
-                return node.inputs[1] if chosen.item() else node.inputs[2]
+                taken = node.inputs[1] if chosen.item() else node.inputs[2]
+                return ref if self._is_spread(node, taken) else taken
         if node.op in ops.BATCH_NORMS and ref.output in (1, 2) and not ops.in_training_mode(node):
             return node.inputs[2 + ref.output]  # at inference the moving statistics are handed through
         if node.op in ops.MERGES:
@@ -157,6 +158,14 @@ class Live:
             if len(alive) == 1 and ref.output == 0:
                 return alive[0]
         return ref
+
+    def _is_spread(self, select: Node, taken: Ref) -> bool:
+        """Whether a SelectV2 repeats what it takes to the shape of what it leaves, as far as the graph tells. (A number needs no repeating.)"""
+        shapes = [(self.graph.node(r.node).attrs.get("_output_shapes") or [])[r.output : r.output + 1] for r in (Ref(select.name), taken)]
+        if select.op != "SelectV2" or not all(shapes) or shapes[0][0] is None or not shapes[1][0]:
+            return False
+        whole, part = shapes[0][0], shapes[1][0]
+        return len(part) < len(whole) or any(p == 1 and w != 1 for p, w in zip(part, whole, strict=False))
 
     def is_input_with_default(self, node: Node) -> bool:
         """Whether a placeholder_with_default is a data input: one with a batch (a scalar is a setting, whose default then holds)."""
@@ -245,6 +254,10 @@ class Live:
         """
         return self._evaluated(ref, self._values, wide=True)
 
+    def as_rounded(self, ref: Ref) -> NDArray:
+        """A constant's value as `value` gives it, but rounded on the way wherever TensorFlow rounds it."""
+        return _widen(self._evaluated(ref, self._narrow, wide=False))
+
     def _evaluated(self, ref: Ref, kept: dict[Ref, NDArray], *, wide: bool) -> NDArray:
         """A constant's value in float64, or in the dtypes of the graph; `kept` are those that are known already."""
         start = self.resolve(ref)
@@ -258,7 +271,7 @@ class Live:
                 continue
             refs = self.inputs(node)
             operands = [values[r] if r in values else kept[r] for r in refs]
-            if wide and node.op in _STEPS and not _only_rounds(node, operands) and any(o.dtype.kind == "f" for o in operands):
+            if wide and node.op in STEPS and not _only_rounds(node, operands) and any(o.dtype.kind == "f" for o in operands):
                 operands = [self._evaluated(r, self._narrow, wide=False) for r in refs]
             if wide and _only_rounds(node, operands):
                 results = operands

@@ -15,7 +15,7 @@ from bnexport.arrays import Deferred, transposed
 from bnexport.errors import AmbiguousNetwork, UnsupportedOps
 from bnexport.graph import ops
 from bnexport.graph.graphdef import Node, Ref, topological
-from bnexport.graph.live import Live
+from bnexport.graph.live import STEPS, Live
 from bnexport.graph.provenance import affine_part, check_statistics, shortest
 from bnexport.graph.shapes import Shapes, attributes, operand_dtype
 from bnexport.kernels import OPS
@@ -111,9 +111,11 @@ class _Lowering:
         self.out = Lowered(tensors=dict(inputs))
         self.inputs = inputs
         self.taken = set(inputs.values())
+        self.exact: set[str] = set()
 
     def run(self, outputs: Sequence[Ref]) -> Lowered:
         order = topological(self.live.graph, [r.node for r in outputs], self._operands)
+        self.exact = self._before_steps(order)
         for name in order:
             if any(r.node == name for r in self.inputs) or not self._is_computed(Ref(name)):
                 continue
@@ -121,6 +123,27 @@ class _Lowering:
         for ref, tensor in self.out.tensors.items():
             self.out.shapes[tensor] = self.shapes.of(ref) if ref not in self.shapes.input_shapes else self.shapes.input_shapes[ref]
         return self.out
+
+    def _before_steps(self, order: Sequence[str]) -> set[str]:
+        """Operators that jump, and the arithmetic between them and the input, which has to be rounded as TensorFlow rounds it.
+
+        The data that people round, compare and count are often multiples of a tenth, which lie on the edge of such a step.
+        """
+        nodes = self.live.graph.nodes
+        given = {ref.node for ref in self.inputs}
+        plain = set(given)
+        for name in order:
+            if nodes[name].op not in _LINEAR_OPS and all(r.node in plain for r in self._operands(nodes[name])):
+                plain.add(name)
+        exact: set[str] = set()
+        for name in reversed(order):
+            if name in plain - given and (name in exact or (nodes[name].op in STEPS and not self._only_casts(nodes[name]))):
+                exact.add(name)
+                exact.update(r.node for r in self._operands(nodes[name]))
+        return exact
+
+    def _only_casts(self, node: Node) -> bool:
+        return node.op == "Cast" and self.shapes.dtype(Ref(node.name)).kind == "f"
 
     def _operands(self, node: Node) -> list[Ref]:
         """The operands that have to be computed at run time."""
@@ -224,6 +247,8 @@ class _Lowering:
         result = Ref(node.name)
         if result not in self.shapes.found or self.shapes.dtype(result).kind != "f":
             return None
+        if node.name in self.exact and node.op not in _QUOTIENTS:  # (TensorFlow's optimiser multiplies by a constant's inverse, too)
+            return None
         if node.op in ops.BATCH_NORMS and not ops.in_training_mode(node):
             return self._batch_norm(node, refs[0], refs[1:5], node.attrs.get("epsilon", 1e-4), order="gbmv")
         if node.op == "BatchNormWithGlobalNormalization":
@@ -321,10 +346,11 @@ class _Lowering:
             if self._is_computed(ref):
                 layer.inputs.append(self._tensor(ref))
                 continue
-            array = self._array(ref, node)
+            rounded = node.name in self.exact and not self.live.is_dynamic(ref)
+            array = InMemory(self.live.as_rounded(ref)) if rounded else self._array(ref, node)
             size = int(np.prod(array.shape, dtype=np.int64))
             if size <= _LITERAL_SIZE and (array.dtype.kind in "iub" or size == 1):
-                value = self._constant(ref)
+                value = self.live.as_rounded(ref) if rounded else self._constant(ref)
                 layer.inputs.append(Literal(value.tolist(), operand_dtype(node, value.dtype).name))
             else:
                 role = f"operand_{i}"

@@ -15,11 +15,10 @@ from bnexport.graph.graphdef import Node, Ref, topological
 from bnexport.graph.live import Live
 from bnexport.program import Layer
 
-_ROOTS = frozenset({"Rsqrt", "Sqrt", "Pow"})
 _CLIPS = frozenset({"Maximum", "Minimum", "ClipByValue", "Relu"})
 _KEEPS_VARIANCE = _CLIPS | frozenset(
     {"Add", "AddV2", "Mul", "RealDiv", "Div", "Reshape", "ExpandDims", "Squeeze", "Cast", "Transpose", "Tile", "BroadcastTo", "StridedSlice", "Slice",
-     "Split", "SplitV", "Unpack", "GatherV2", "Gather"}
+     "Split", "SplitV", "Unpack", "GatherV2", "Gather", "Concat", "ConcatV2"}
 )  # fmt: skip
 """What a variance may pass on its way to the root: not a square or a sum of squares (weight normalisation), not an exponential."""
 
@@ -56,7 +55,7 @@ class _Reader:
                 self.part.setdefault(role, node.name)
             return
         operands = self.live.inputs(node)
-        if node.op in _ROOTS and operands:
+        if self._is_root(node):
             self._read_root(operands[0])
         elif node.op in ("Mul", "RealDiv", "Div") and len(operands) == 2:
             roots = [self._has_root(r) for r in operands]
@@ -68,7 +67,7 @@ class _Reader:
 
     def _has_root(self, ref: Ref) -> bool:
         nodes = [self.live.graph.nodes[n] for n in topological(self.live.graph, [ref.node], self.live.inputs)]
-        return any(n.op in _ROOTS and n.inputs and self._variance_behind(self.live.inputs(n)[0])[0] for n in nodes)
+        return any(self._is_root(n) and self._variance_behind(self.live.inputs(n)[0])[0] for n in nodes)
 
     def _variance_behind(self, ref: Ref) -> tuple[str | None, bool]:
         """The variable that a root is taken of, if it is one and no function of one, and whether it is clipped on the way."""
@@ -82,6 +81,12 @@ class _Reader:
                 return None, False
             clipped = clipped or node.op in _CLIPS
             ref = made[0]
+
+    def _is_root(self, node: Node) -> bool:
+        if node.op == "Pow":
+            exponent = self.live.inputs(node)[1]
+            return not self.live.is_dynamic(exponent) and bool(np.all(np.abs(self.live.value(exponent)) == 0.5))
+        return node.op in ("Rsqrt", "Sqrt")
 
     def _read_root(self, ref: Ref) -> None:
         """variance + epsilon, in either order; the variance may have been clipped or reshaped."""

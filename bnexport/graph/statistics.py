@@ -167,7 +167,8 @@ def _follows(live: Live, update: Node, variable: str, statistic: Ref) -> bool:
     kept = 1 - (start + sign * written.old)
     with np.errstate(all="ignore"):
         gain, offset = np.divide(sign * written.new, kept), np.divide(sign * written.rest, kept)
-    return bool(np.all((gain > 1 - 1e-3) & (gain <= _BESSEL + 1e-3)) and np.all(np.abs(offset) < 1e-9))
+    # 0 / 0 is an update that inference turns off, by a momentum of 1
+    return bool(np.all(np.isnan(gain) | ((gain > 1 - 1e-3) & (gain <= _BESSEL + 1e-3))) and np.all(np.isnan(offset) | (np.abs(offset) < 1e-9)))
 
 
 def _linear(live: Live, ref: Ref, variable: str, statistic: Ref) -> _Linear | None:
