@@ -177,7 +177,7 @@ def test_integers_that_do_not_fit_are_not_wrapped():
     model = Model(program)
     np.testing.assert_array_equal(model.predict([[255], [0]]), [[255], [0]])
     for value in (256, -1):
-        with pytest.raises(InputError, match=r"the input 'x' was given numbers from .* which do not fit; it is uint8"):
+        with pytest.raises(InputError, match=r"the input 'x' was given -?\d+, which is no uint8; it is uint8"):
             model.predict([[0], [value]])
 
 
