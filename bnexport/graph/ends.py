@@ -140,6 +140,8 @@ class Ends:
 
     def _is_drawn(self, node: Node) -> bool:
         """Whether a node draws around what the network says: mean + deviation * noise, with no weight behind it."""
+        if self.live.branches.sides.get(node.name):
+            return False  # (a condition takes it)
         if self._is_noise(Ref(node.name)):
             return True
         return node.op in ("Add", "AddV2", "Sub", "Mul") and any(self._is_noise(r) or self._scales_noise(r) for r in self.live.inputs(node))

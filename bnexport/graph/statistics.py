@@ -7,23 +7,34 @@ are only written. They are found through what writes them: an assignment
     V ← V * decay + batch * (1 - decay)    hand-written
 
 is linear in the batch statistic, so walking back from the written value through additions and through multiplications by constants, past V itself,
-ends at the statistic that V is the average of. Wherever inference takes that statistic, it now takes V.
+ends at the statistic that V is the average of. Wherever inference takes that statistic, it now takes V. Whether V is an average, and no sum of all
+that came, is tried with numbers: less than all of V must stay, and some of the statistic come in.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+
+from bnexport.errors import BnexportError
 from bnexport.graph import ops
+from bnexport.graph.flow import SHAPES_ONLY
 from bnexport.graph.graphdef import Node, Ref, topological
 from bnexport.graph.live import Live
 
 _LINEAR = frozenset({"Add", "AddV2", "Sub", "Mul", "AddN", "RealDiv", "Neg", "Cast"})
+_OF_NUMBERS = _LINEAR | {"Div", "Minimum", "Maximum", "StridedSlice", "Prod"}
 _UPDATES = frozenset({"Assign", "AssignAdd", "AssignSub", "AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp"})
+_TRIAL = 0.625  # stands for a decay that is fed: any number between 0 and 1
 _NEARBY = 48  # nodes walked through between a reduction over the batch and the assignment of its average
+
+
+NDArray = np.ndarray[Any, Any]
 
 
 @dataclass(slots=True)
 class Replacement:
-    """A batch statistic, or the fused batch norm that takes it, and the variable that holds its moving average."""
+    """A batch statistic, the fused batch norm that takes it, or the assignment of its average, and the variable that holds its moving average."""
 
     statistic: Ref
     variable: str
@@ -38,30 +49,78 @@ def use_moving_statistics(live: Live, choice: str = "auto") -> list[Replacement]
     """
     if choice == "batch":
         return []
-    found = {s: v for s, v in averages(live).items() if choice == "moving" or not _batch_is_fixed(live, s)}
-    return _replace(live, found)
+    updates = _updates(live)
+    found = {s: v for s, v in _averages(live, updates).items() if choice == "moving" or not _batch_is_fixed(live, s)}
+    replacements = _replace(live, found)
+    for update in updates:
+        if update.statistics and all(s in found for s in update.statistics):  # m = tf.assign(V, …): where training takes what it has just written
+            live.replace(Ref(update.node), Ref(update.variable))
+            replacements.append(Replacement(Ref(update.node), update.variable))
+    return replacements
 
 
-def averages(live: Live) -> dict[Ref, str]:
-    """For each batch statistic that is averaged: the variable that holds its moving average."""
-    found: dict[Ref, str] = {}
-    updates: list[tuple[str, Ref]] = []
+@dataclass(slots=True)
+class _Update:
+    """An assignment, the variable that it writes, and the batch statistics that the variable becomes an average of."""
+
+    node: str
+    variable: str
+    statistics: list[Ref]
+
+
+def _updates(live: Live) -> list[_Update]:
+    found = []
     for node in list(live.graph.nodes.values()):
         if node.op not in _UPDATES or len(node.inputs) < 2:
             continue
         variable = _variable_of(live, node.inputs[0])
         if variable is None or live.variables.array(live.graph.nodes[variable]).shape == ():
             continue  # (a scalar follows a loss)
-        updates.append((variable, node.inputs[1]))
-        for statistic in _averaged(live, node.inputs[1], variable):
-            found.setdefault(statistic, variable)
+        statistics = [s for s in _averaged(live, node.inputs[1], variable) if _is_average(live, node, variable, s)]
+        found.append(_Update(node.name, variable, statistics))
+    return found
+
+
+def _averages(live: Live, updates: list[_Update]) -> dict[Ref, str]:
+    """For each batch statistic that is averaged: the variable that holds its moving average."""
+    found: dict[Ref, str] = {}
+    for update in updates:
+        for statistic in update.statistics:
+            found.setdefault(statistic, update.variable)
     # With zero debias the average is kept in a second variable, from which the plain one is computed: biased / (1 - decay ** steps).
-    for variable, written in updates:
-        debiased = _divided(live, written) - {variable}
+    for update in updates:
+        debiased = _divided(live, live.graph.nodes[update.node].inputs[1]) - {update.variable}
         for statistic, biased in found.items():
             if biased in debiased:
-                found[statistic] = variable
+                found[statistic] = update.variable
     return found
+
+
+def _is_average(live: Live, update: Node, variable: str, statistic: Ref) -> bool:
+    """Whether an assignment leaves less than all of the variable, and adds some of the statistic, whatever the decay that is fed."""
+    shape = live.variables.array(live.graph.nodes[variable]).shape
+    zeros, ones = np.zeros(shape), np.ones(shape)
+
+    def operands(node: Node) -> list[Ref]:
+        return [] if node.op in SHAPES_ONLY else [r for r in live.inputs(node) if r != statistic]
+
+    names = topological(live.graph, [live.resolve(update.inputs[1]).node], operands)
+    nodes = [live.graph.nodes[name] for name in names]
+    if any(n.op in SHAPES_ONLY for n in nodes):
+        return True  # by a factor such as n / (n - 1) for n rows
+    fed = {Ref(n.name): _TRIAL for n in nodes if n.op in ops.PLACEHOLDERS}
+
+    def becomes(before: NDArray, batch: NDArray) -> NDArray:
+        written = live.assuming({Ref(variable): before, statistic: batch, **fed}, update.inputs[1])
+        if "Sub" in update.op:
+            return before - written
+        return before + written if "Add" in update.op else written
+
+    try:
+        stays, comes = becomes(ones, zeros), becomes(zeros, ones)
+    except BnexportError:  # an operator without a kernel: that what is written is linear in the statistic is known all the same
+        return True
+    return bool((stays < 1).all() and (comes > 0).all())
 
 
 def _divided(live: Live, written: Ref) -> set[str]:
@@ -137,10 +196,26 @@ def _averaged(live: Live, written: Ref, variable: str) -> list[Ref]:
 
 def _is_weight(live: Live, ref: Ref, variable: str) -> bool:
     """Whether an operand belongs to the arithmetic of the average: a constant such as the decay, or something made with the variable."""
-    if not live.is_dynamic(ref):
+    if not live.is_dynamic(ref) or _is_plain_number(live, ref):
         return True
     node = live.graph.nodes[ref.node]
     return node.op in _LINEAR and any(r.node == variable or _is_weight_made_with(live, r, variable) for r in live.inputs(node))
+
+
+def _is_plain_number(live: Live, ref: Ref) -> bool:
+    """Whether a value is computed from numbers that are fed, such as a decay, and from numbers of rows, but from no data."""
+    stack, seen = [ref], set()
+    while stack:
+        current = stack.pop()
+        node = live.graph.nodes[current.node]
+        if current in seen or not live.is_dynamic(current):
+            continue
+        seen.add(current)
+        if node.op in _OF_NUMBERS:
+            stack.extend(live.inputs(node))
+        elif node.op not in SHAPES_ONLY and (node.op not in ops.PLACEHOLDERS or node.attrs.get("shape")):
+            return False
+    return True
 
 
 def _is_weight_made_with(live: Live, ref: Ref, variable: str) -> bool:
