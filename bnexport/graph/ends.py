@@ -49,7 +49,8 @@ class Ends:
         self.compared_to_constants: set[str] = set()
         self._updates: set[str] = set()
         self._dropped: set[str] = set()
-        self._likelihood: set[str] = set()  # logarithms of a likelihood, other terms of losses, and the arithmetic before them
+        self._likelihood: set[str] = set()  # logarithms of a likelihood, and the arithmetic before them
+        self._terms: set[str] = set()  # other parts of losses
         self._loss_roots: set[str] = set()  # what a loss makes terms of
         self._copies: set[str] = set()  # made for a comparison with many thresholds at once
         self._position = {name: i for i, name in enumerate(self.live.graph.nodes)}
@@ -123,7 +124,7 @@ class Ends:
             self._likelihood.add(name)
             return True
         if self._is_term(name, inside) and self._belongs_to_loss(name, inside, ends):
-            self._likelihood.add(name)
+            self._terms.add(name)
             return True
         if logarithm:
             return False
@@ -140,7 +141,7 @@ class Ends:
         if node.op in _RESHAPES and outside and all("CrossEntropy" in u.op for u in outside):
             return True
         if all(u.name in self.flow.lossy or u in stepped for u in users) and self._compares(name, inside):
-            self._likelihood.add(name)
+            self._terms.add(name)
             return True
         return False
 
@@ -194,12 +195,13 @@ class Ends:
         return bool(users) and all(self._enters_loss(u, name, inside) for u in users)
 
     def _enters_loss(self, user: Node, name: str, inside: set[str]) -> bool:
+        if user.op in ("Sub", "SquaredDifference"):
+            others = [r for r in self.live.inputs(user) if r.node != name]
+            if any(r.node not in self.flow.touched if self.live.is_dynamic(r) else self.live.value(r).size > 1 for r in others):
+                return False
         if user.name in self.flow.network:
-            return user.name not in inside and user.name in self._likelihood
-        if user.op not in _COMBINATIONS or self.live.graph.nodes[name].op == "Exp":
-            return False  # (a rate in the likelihood of a count stands there as it is)
-        others = [r for r in self.live.inputs(user) if r.node != name and (r in self.flow.sources or r.node in self.flow.depends)]
-        return user.op != "Sub" or all(r.node in self.flow.touched for r in others)
+            return user.name not in inside and (user.name in self._likelihood or user.name in self._terms)
+        return user.op in _COMBINATIONS and self.live.graph.nodes[name].op != "Exp"  # (a rate in the likelihood of a count stands there as it is)
 
     def _behind_term(self, name: str) -> list[set[str]]:
         """What a term is computed from by arithmetic with plain numbers, one step of the way back after another."""
