@@ -476,3 +476,20 @@ def test_a_condition_with_gradients(tf, live, cond_v2):
         return Net({x: rows(5, 6)}, [y], {phase: False})
 
     assert live(build, cond_v2=cond_v2).matches().conversion["unfolded"] == []
+
+
+@BOTH
+@pytest.mark.parametrize("default", [False, True])
+def test_a_flag_that_has_its_value_keeps_it_where_another_explains_the_training(tf, live, cond_v2, default):
+    """use_bn is not phase: the updates within its condition are phase's."""
+
+    def build():
+        phase, use_bn = tf.placeholder(tf.bool, name="phase"), tf.placeholder_with_default(default, [], name="use_bn")
+
+        def norm(tf, x, choose, name):
+            return tf.cond(use_bn, lambda: batch_norm(tf, x, choose, name), lambda: tf.identity(x))
+
+        x, y = network(tf, lambda a, b: tf.cond(phase, a, b), norm)
+        return Net({x: rows(5, 6)}, [y], {phase: False})
+
+    assert flags(live(build, cond_v2=cond_v2).matches()) == {"phase": False, "use_bn": default}

@@ -499,6 +499,36 @@ def drawn_from_a_distribution(tf):
     return x, [mean, deviation]
 
 
+def softmax_by_hand(tf):
+    x, labels, _, logits = labelled(tf)
+    rates = tf.exp(logits)
+    scores = tf.div(rates, tf.reduce_sum(rates, 1, keepdims=True), name="y")
+    tf.reduce_sum(-labels * tf.log(scores))
+    return x, [scores]
+
+
+def critic_of_two(tf):
+    """The loss of 2014's adversarial networks: log(D(x)) + log(1 - D(G(z)))."""
+    real, fake = tf.placeholder(tf.float32, [None, 6], name="x"), tf.placeholder(tf.float32, [None, 6], name="fake")
+    scores = []
+    for data in (real, fake):
+        with tf.variable_scope("critic", reuse=tf.AUTO_REUSE):
+            scores.append(tf.nn.sigmoid(dense(tf, hidden(tf, data), 1, "out")))
+    -tf.reduce_mean(tf.log(scores[0]) + tf.log(1.0 - scores[1]))
+    return real, [tf.identity(scores[0], name="y")]
+
+
+def divergence_of_a_code(tf):
+    x = tf.placeholder(tf.float32, [None, 6], name="x")
+    trunk = hidden(tf, x)
+    mean, log_variance = dense(tf, trunk, 2, "mean"), dense(tf, trunk, 2, "log_variance")
+    code = mean + tf.exp(log_variance / 2) * 0.1
+    y = tf.nn.sigmoid(dense(tf, code, 6, "decoder"), name="y")
+    divergence = -0.5 * tf.reduce_sum(1 + log_variance - tf.square(mean) - tf.exp(log_variance), 1)
+    tf.reduce_mean(tf.reduce_sum(tf.square(y - x), 1) + divergence)
+    return x, [y]
+
+
 WITH_LOSSES = [
     contrastive,
     actor_critic,
@@ -510,6 +540,9 @@ WITH_LOSSES = [
     trained_on_logarithms_and_measured_in_units,
     clipped_at_zero_and_measured,
     drawn_from_a_distribution,
+    softmax_by_hand,
+    critic_of_two,
+    divergence_of_a_code,
 ]
 
 

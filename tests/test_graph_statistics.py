@@ -96,6 +96,50 @@ def with_zero_debias(tf, x, training):
     return normalised(tf, x, mean, variance)
 
 
+def by_a_decay_that_is_fed(tf, x, training):
+    moving_mean, moving_variance = stored(tf, x)
+    if not training:
+        return normalised(tf, x, moving_mean, moving_variance)
+    decay = tf.placeholder(tf.float32, [] if "0" in moving_mean.name else None)
+    mean, variance = tf.nn.moments(x, [0])
+    tf.assign(moving_mean, moving_mean * decay + mean * (1.0 - decay))
+    tf.assign(moving_variance, moving_variance * decay + variance * (1.0 - decay))
+    return normalised(tf, x, mean, variance)
+
+
+def by_what_was_just_written(tf, x, training):
+    """Training normalises with the moving statistics too, once they have been moved."""
+    moving_mean, moving_variance = stored(tf, x)
+    if not training:
+        return normalised(tf, x, moving_mean, moving_variance)
+    mean, variance = tf.nn.moments(x, [0])
+    mean = tf.assign(moving_mean, moving_mean * 0.9 + mean * 0.1)
+    return normalised(tf, x, mean, tf.assign_sub(moving_variance, 0.1 * (moving_variance - variance)))
+
+
+def by_the_mean_of_all(tf, x, training):
+    """(V * n + m) / (n + 1), where n counts the batches."""
+    moving_mean, moving_variance = stored(tf, x)
+    if not training:
+        return normalised(tf, x, moving_mean, moving_variance)
+    n = tf.get_variable("n", [], initializer=tf.constant_initializer(7.0), trainable=False)
+    mean, variance = tf.nn.moments(x, [0])
+    tf.assign(moving_mean, (moving_mean * n + mean) / (n + 1.0))
+    tf.assign(moving_variance, (moving_variance * n + variance) / (n + 1.0))
+    return normalised(tf, x, mean, variance)
+
+
+def with_bessels_correction_for_any_batch(tf, x, training):
+    moving_mean, moving_variance = stored(tf, x)
+    if not training:
+        return normalised(tf, x, moving_mean, moving_variance)
+    mean, variance = tf.nn.moments(x, [0])
+    n = tf.cast(tf.shape(x)[0], tf.float32)
+    tf.assign(moving_mean, moving_mean * 0.9 + mean * 0.1)
+    tf.assign(moving_variance, moving_variance * 0.9 + variance * (n / (n - 1.0)) * 0.1)
+    return normalised(tf, x, mean, variance)
+
+
 def with_bessels_correction(tf, x, training):
     """The unbiased variance is what is averaged, the biased one what normalises, as the fused op does."""
     moving_mean, moving_variance = stored(tf, x)
@@ -129,7 +173,8 @@ def network(tf, norm, training):
 
 
 HAND_WRITTEN = [
-    by_hand, by_hand_subtracting, by_hand_adding, by_assign_moving_average, with_zero_debias, with_bessels_correction, with_mean_and_squares
+    by_hand, by_hand_subtracting, by_hand_adding, by_assign_moving_average, with_zero_debias, with_bessels_correction, with_mean_and_squares,
+    by_a_decay_that_is_fed, by_the_mean_of_all, with_bessels_correction_for_any_batch,
 ]  # fmt: skip
 
 
@@ -406,3 +451,32 @@ def test_a_negative_variance_that_the_graph_clips_is_not_refused(tf, live):
 
     saved = live(build, values={"moving_variance": np.array([1, 2, -1e-6, 3, 0, 1], np.float32)})
     saved.matches()
+
+
+@pytest.mark.parametrize("resource", [False, True])
+def test_what_was_just_written_is_the_variable_at_inference(tf, live, resource):
+    def build(training):
+        x, y = network(tf, by_what_was_just_written, training)
+        return Net({x: rows(8, 6)}, [y])
+
+    saved = live(lambda: build(True), resource=resource)
+    (expected,) = live.outputs(lambda: build(False), saved.variables, resource=resource)
+    program = saved.matches(expected={"y": expected})
+    assert program.conversion["unfolded"] == []
+    assert "uses_batch" not in program.conversion
+
+
+def test_sums_of_statistics_are_no_averages_of_them(tf, live):
+    """What inference would divide by the number of batches must not be put in place of a mean as it stands."""
+
+    def build():
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        sum_of_means, sum_of_variances = stored(tf, x)
+        mean, variance = tf.nn.moments(x, [0])
+        tf.assign_add(sum_of_means, mean)
+        tf.assign(sum_of_variances, sum_of_variances + variance)
+        return Net({x: rows(5, 6)}, [tf.matmul(normalised(tf, x, mean, variance), tf.get_variable("w", [6, 2]), name="y")])
+
+    program = live(build).matches()
+    assert program.conversion["statistics"] == []
+    assert "scores depend on the batch" in program.conversion["warnings"][0]

@@ -42,11 +42,12 @@ class Flag:
 
 @dataclass(slots=True)
 class Branches:
-    """The conditions of a graph: on which sides each node stands, and the evidence of training on either side of each predicate."""
+    """The conditions of a graph: on which sides each node stands, the evidence of training on either side of each predicate, and where it stands."""
 
     graph: Graph
     sides: dict[str, frozenset[Side]] = field(default_factory=dict)
     evidence: dict[Ref, tuple[list[str], list[str]]] = field(default_factory=dict)
+    evidence_at: dict[str, frozenset[Side]] = field(default_factory=dict)
 
     def predicate_of(self, switch: Node) -> Ref:
         """The predicate of a Switch, without the identities between."""
@@ -89,6 +90,7 @@ def find_branches(graph: Graph) -> Branches:
         sides = _sides_of(branches, node)
         branches.sides[node.name] = sides
         if sides and not _contradicts_itself(sides) and (what := _training(node)):
+            branches.evidence_at[what] = sides
             for predicate, value in sides:
                 branches.evidence.setdefault(predicate, ([], []))[value].append(what)
     return branches
@@ -193,11 +195,35 @@ def find_flags(branches: Branches, evaluate: Evaluate, given: dict[Ref, Any], ac
         free = [name for name in leaves if Ref(name) not in known]
         if len(free) != 1:
             continue
-        flag = _decide(branches, free[0], by_flags[leaves], predicates, merges, evaluate, known, actual)
+        own = _own_evidence(branches, free[0], predicates, by_flags, actual)
+        flag = _decide(branches, free[0], by_flags[leaves], own, merges, evaluate, known, actual)
         if flag is not None:
             found_flags.append(flag)
             known[Ref(flag.node)] = flag.value
     return found_flags
+
+
+def _own_evidence(
+    branches: Branches,
+    name: str,
+    predicates: dict[Ref, tuple[list[str], list[str]]],
+    by_flags: dict[frozenset[str], list[Ref]],
+    actual: Callable[[Node], Any],
+) -> dict[Ref, tuple[list[str], list[str]]]:
+    """The evidence that speaks of this flag.
+
+    A flag with a value of its own, such as use_bn = true, is not spoken of by training that another flag within its condition brings about, which
+    has to be fed.
+    """
+    nodes = branches.graph.nodes
+    if actual(nodes[name]) is None:
+        return predicates
+    fed = {p for leaves, found in by_flags.items() if leaves != {name} and all(actual(nodes[n]) is None for n in leaves) for p in found}
+
+    def own(whats: list[str]) -> list[str]:
+        return [what for what in whats if not any(predicate in fed for predicate, _ in branches.evidence_at.get(what, ()))]
+
+    return {predicate: (own(sides[0]), own(sides[1])) for predicate, sides in predicates.items()}
 
 
 def _decide(

@@ -50,7 +50,8 @@ class Ends:
         self.compared_to_constants: set[str] = set()
         self._updates: set[str] = set()
         self._dropped: set[str] = set()
-        self._likelihood: set[str] = set()  # logarithms of a likelihood, other terms of losses, and the arithmetic before them
+        self._likelihood: set[str] = set()  # logarithms of a likelihood, and the arithmetic before them
+        self._terms: set[str] = set()  # other parts of losses
         self._loss_roots: set[str] = set()  # what a loss makes terms of
         self._copies: set[str] = set()  # made for a comparison with many thresholds at once
         self._position = {name: i for i, name in enumerate(self.live.graph.nodes)}
@@ -117,15 +118,18 @@ class Ends:
         if not outside and not stepped:
             return False
         logarithm = node.op in ("Log", "Log1p")
-        if logarithm and (outside or any(u.op == "Mul" for u in stepped)):
+        if logarithm and (outside or any(u.op == "Mul" or u.name in self._likelihood for u in stepped)):
+            self._likelihood.add(name)
+            return True
+        if self._sums_logarithms(Ref(name)) and all(u.name in self.flow.lossy or u.name in self._likelihood for u in users):
             self._likelihood.add(name)
             return True
         prepares = self._prepares(node, behind)
         if prepares and node.op in _BEFORE_LOGARITHMS and all(u.name in self._likelihood for u in users):
             self._likelihood.add(name)
             return True
-        if self._is_term(name, inside) and self._has_a_root_in(self._roots(name), name, ends):
-            self._likelihood.add(name)
+        if self._is_term(name, inside) and self._belongs_to_loss(name, inside, ends):
+            self._terms.add(name)
             return True
         if logarithm:
             return False
@@ -141,10 +145,15 @@ class Ends:
             return True
         if node.op in _RESHAPES and outside and all("CrossEntropy" in u.op for u in outside):
             return True
-        return all(u.name in self.flow.lossy or u in stepped for u in users) and self._compares(name, inside)
+        if all(u.name in self.flow.lossy or u in stepped for u in users) and self._compares(name, inside):
+            self._terms.add(name)
+            return True
+        return False
 
     def _is_drawn(self, node: Node) -> bool:
         """Whether a node draws around what the network says: mean + deviation * noise, with no weight behind it."""
+        if self.live.branches.sides.get(node.name):
+            return False  # (a condition takes it)
         if self._is_noise(Ref(node.name)):
             return True
         return node.op in ("Add", "AddV2", "Sub", "Mul") and any(self._is_noise(r) or self._scales_noise(r) for r in self.live.inputs(node))
@@ -177,44 +186,58 @@ class Ends:
         """Whether no variable is among the constants that a node takes."""
         return not any(not self.live.is_dynamic(r) and self.live.variables_behind(r) for r in self.live.inputs(node))
 
+    def _sums_logarithms(self, ref: Ref) -> bool:
+        """Whether a value is a sum of several logarithms, as a likelihood is: log(D(x)) + log(1 - D(G(z)))."""
+        node = self.live.graph.nodes[ref.node]
+        operands = [r for r in self.live.inputs(node) if self.live.is_dynamic(r)]
+        if node.op not in ("Add", "AddV2", "AddN", "Sub", "Neg", "Mul") or (node.op == "Mul" and len(operands) > 1):
+            return False
+        return all(self.live.graph.nodes[r.node].op in ("Log", "Log1p") or self._sums_logarithms(r) for r in operands)
+
     def _is_term(self, name: str, inside: set[str]) -> bool:
         """Whether an end only enters losses, as a term or factor; what is compared with a label is a prediction instead."""
-        return all(self._enters_loss(u, name, inside) for u in self.flow.followers(name))
+        users = self.flow.followers(name)
+        return bool(users) and all(self._enters_loss(u, name, inside) for u in users)
 
     def _enters_loss(self, user: Node, name: str, inside: set[str]) -> bool:
+        if user.op in ("Sub", "SquaredDifference"):
+            others = [r for r in self.live.inputs(user) if r.node != name]
+            if any(r.node not in self.flow.touched if self.live.is_dynamic(r) else self.live.value(r).size > 1 for r in others):
+                return False
         if user.name in self.flow.network:
-            return user.name not in inside and user.name in self._likelihood
-        if user.op not in _COMBINATIONS or self.live.graph.nodes[name].op == "Exp":
-            return False  # (a rate in the likelihood of a count stands there as it is)
-        others = [r for r in self.live.inputs(user) if r.node != name and (r in self.flow.sources or r.node in self.flow.depends)]
-        return user.op != "Sub" or all(r.node in self.flow.touched for r in others)
+            return user.name not in inside and (user.name in self._likelihood or user.name in self._terms)
+        return user.op in _COMBINATIONS and self.live.graph.nodes[name].op != "Exp"  # (a rate in the likelihood of a count stands there as it is)
 
-    def _roots(self, name: str) -> list[str]:
-        """The single nodes, nearest first, that all of a term is computed from by arithmetic with plain numbers."""
-        roots: list[str] = []
-        entries = {name}
-        for _ in range(_NEARBY):
-            last = max(entries, key=self._position.__getitem__)
+    def _behind_term(self, name: str) -> list[set[str]]:
+        """What a term is computed from by arithmetic with plain numbers, one step of the way back after another."""
+        found: list[set[str]] = []
+        entries, ready = {name}, {name}
+        while ready and len(found) < _NEARBY:
+            last = max(ready, key=self._position.__getitem__)
             node = self.live.graph.nodes[last]
-            behind = [r for r in self.live.inputs(node) if r.node in self.flow.network]
-            if node.op not in _PLAIN or last in self.flow.weighted or not behind or not self._takes_plain_numbers(node):
-                break
-            entries = (entries - {last}) | {r.node for r in behind}
-            if len(entries) == 1:
-                roots.extend(entries)
-        return roots
+            behind = [r.node for r in self.live.inputs(node) if r.node in self.flow.network]
+            ready.discard(last)
+            if node.op in _PLAIN and last not in self.flow.weighted and behind and self._takes_plain_numbers(node):
+                entries = (entries - {last}) | set(behind)
+                ready.update(behind)
+                found.append(entries)
+        return found
 
-    def _has_a_root_in(self, roots: list[str], name: str, ends: list[str]) -> bool:
-        """Whether a loss combines one of these with labels itself, or makes several terms of it: max(z, 0) - z * y + log(1 + exp(-|z|)).
+    def _belongs_to_loss(self, name: str, inside: set[str], ends: list[str]) -> bool:
+        """Whether a term is the loss' own.
 
-        Then what else the loss makes of it is the loss' own.
+        It is where the loss combines the single tensor that the term is made of with labels itself, or makes several terms of it, as in
+        max(z, 0) - z * y + log(1 + exp(-|z|)); and where all that it is made of goes on in the network, as the code of an autoencoder does.
         """
-        for root in roots:
+        steps = self._behind_term(name)
+        others = [end for end in ends if end != name and self._is_term(end, inside)]
+        for root in (next(iter(entries)) for entries in steps if len(entries) == 1):
             labelled = any(u.name not in self.flow.network and u.name not in self.flow.lossy for u in self.flow.followers(root))
-            if labelled or root in self._loss_roots or any(root in self._roots(end) for end in ends if end != name and self._is_term(end, set(ends))):
+            if labelled or root in self._loss_roots or any({root} in self._behind_term(end) for end in others):
                 self._loss_roots.add(root)
                 return True
-        return False
+        made = {name}.union(*steps)
+        return bool(steps) and all(any(u.name in inside and u.name not in made for u in self.flow.followers(entry)) for entry in steps[-1])
 
     def _goes_with_a_decision(self, ref: Ref) -> bool:
         """Whether the greatest of these values is asked for beside its index, or is how probable it is."""
@@ -227,10 +250,12 @@ class Ends:
         return node.op in (*_RESHAPES, "Tile") and bool(users) and all(compared)
 
     def _normalises(self, node: Node, behind: list[Ref]) -> bool:
-        """Whether a node divides by a sum of what it is divided into: what a cross entropy does to probabilities first."""
+        """Whether a node divides probabilities by their sum, as a cross entropy may do first. A softmax by hand divides something else so."""
         numerator, denominator = self.live.inputs(node)
         total = self.live.graph.nodes[denominator.node]
-        return total.op == "Sum" and self.live.inputs(total)[0] == numerator and numerator in behind
+        if total.op != "Sum" or self.live.inputs(total)[0] != numerator or numerator not in behind:
+            return False
+        return self.live.graph.nodes[numerator.node].op == "Softmax" or len(self.flow.followers(numerator.node)) > 2
 
     def _serves_training(self, name: str) -> bool:
         """Whether a node only makes updates of moving statistics, or what dropout was, gradients aside."""

@@ -49,6 +49,7 @@ class Live:
         self._narrow: dict[Ref, NDArray] = {}
         self._dynamic: dict[str, bool] = {}
         self._predicates: dict[Ref, bool | None] = {}
+        self._constants = "value"  # what the nodes of fixed values are called
         self.flags = find_flags(self.branches, self._assume, self.fixed, self._actual)
         for flag in self.flags:
             self.fixed[Ref(flag.node)] = np.asarray(flag.value)
@@ -63,14 +64,13 @@ class Live:
 
     def _assume(self, predicate: Ref, values: dict[Ref, Any]) -> NDArray:
         """A value under these values of flags alone."""
-        before = self.fixed
+        before = self.fixed, self._resolved, self._values, self._dynamic, self._predicates, self._constants
         self.fixed = {ref: np.asarray(value) for ref, value in values.items()}
-        self._forget()
+        self._resolved, self._values, self._dynamic, self._predicates, self._constants = {}, {}, {}, {}, "assumed"
         try:
             return self.value(predicate)
         finally:
-            self.fixed = before
-            self._forget()
+            self.fixed, self._resolved, self._values, self._dynamic, self._predicates, self._constants = before
 
     def assuming(self, values: dict[Ref, Any], ref: Ref) -> NDArray:
         """A value as it would be if these references had these values as well.
@@ -137,7 +137,7 @@ class Live:
         if node.name in self.sources:
             return ref
         if ref in self.fixed:
-            name = f"{ref.node}/value" if ref.output == 0 else f"{ref.node}/value_{ref.output}"
+            name = f"{ref.node}/{self._constants}" if ref.output == 0 else f"{ref.node}/{self._constants}_{ref.output}"
             self.graph.nodes[name] = constant_node(name, self.fixed[ref])
             return Ref(name)
         if node.op == "IdentityN":

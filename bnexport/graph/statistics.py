@@ -7,28 +7,35 @@ are only written. They are found through what writes them: an assignment
     V ← V * decay + batch * (1 - decay)    hand-written
 
 is linear in the batch statistic, so walking back from the written value through additions and through multiplications by constants, past V itself,
-ends at the statistic that V is the average of. Wherever inference takes that statistic, it now takes V, if V goes to where the statistic stays: sums
-that are kept over an epoch are linear in it too.
+ends at the statistic that V is the average of. Wherever inference takes that statistic, it now takes V, if V goes to where the statistic stays, which
+is tried with numbers: sums that are kept over an epoch are linear in it too.
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from bnexport.errors import BnexportError
 from bnexport.graph import ops
+from bnexport.graph.flow import SHAPES_ONLY
 from bnexport.graph.graphdef import Node, Ref, topological
 from bnexport.graph.live import Live
 
 _LINEAR = frozenset({"Add", "AddV2", "Sub", "Mul", "AddN", "RealDiv", "Neg", "Cast"})
+_OF_NUMBERS = _LINEAR | {"Div", "Minimum", "Maximum", "StridedSlice", "Prod"}
 _UPDATES = frozenset({"Assign", "AssignAdd", "AssignSub", "AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp"})
+_TRIAL = 0.625  # stands for a decay that is fed: any number between 0 and 1
+_BESSEL = 2.0  # a variance may be averaged with n / (n - 1) for n elements, as fused batch norm does: so many times as large at most
 _NEARBY = 48  # nodes walked through between a reduction over the batch and the assignment of its average
+
+
+NDArray = np.ndarray[Any, Any]
 
 
 @dataclass(slots=True)
 class Replacement:
-    """A batch statistic, or the fused batch norm that takes it, and the variable that holds its moving average."""
+    """A batch statistic, the fused batch norm that takes it, or the assignment of its average, and the variable that holds its moving average."""
 
     statistic: Ref
     variable: str
@@ -43,31 +50,85 @@ def use_moving_statistics(live: Live, choice: str = "auto") -> list[Replacement]
     """
     if choice == "batch":
         return []
-    found = {s: v for s, v in averages(live).items() if choice == "moving" or not _batch_is_fixed(live, s)}
-    return _replace(live, found)
+    updates = _updates(live)
+    found = {s: v for s, v in _averages(live, updates).items() if choice == "moving" or not _batch_is_fixed(live, s)}
+    replacements = _replace(live, found)
+    for update in updates:
+        if update.statistics and all(s in found for s in update.statistics):  # m = tf.assign(V, …): where training takes what it has just written
+            live.replace(Ref(update.node), Ref(update.variable))
+            replacements.append(Replacement(Ref(update.node), update.variable))
+    return replacements
 
 
-def averages(live: Live) -> dict[Ref, str]:
-    """For each batch statistic that is averaged: the variable that holds its moving average."""
-    found: dict[Ref, str] = {}
-    updates: list[tuple[str, Ref]] = []
+@dataclass(slots=True)
+class _Update:
+    """An assignment, the variable that it writes, and the batch statistics that the variable becomes an average of."""
+
+    node: str
+    variable: str
+    statistics: list[Ref]
+
+
+def _updates(live: Live) -> list[_Update]:
+    found = []
     for node in list(live.graph.nodes.values()):
         if node.op not in _UPDATES or len(node.inputs) < 2:
             continue
         variable = _variable_of(live, node.inputs[0])
         if variable is None or live.variables.array(live.graph.nodes[variable]).shape == ():
             continue  # (a scalar follows a loss)
-        updates.append((variable, node.inputs[1]))
-        for statistic in _averaged(live, node.inputs[1], variable):
-            if _follows(live, node, variable, statistic):
-                found.setdefault(statistic, variable)
+        statistics = [s for s in _averaged(live, node.inputs[1], variable) if _is_average(live, node, variable, s)]
+        found.append(_Update(node.name, variable, statistics))
+    return found
+
+
+def _averages(live: Live, updates: list[_Update]) -> dict[Ref, str]:
+    """For each batch statistic that is averaged: the variable that holds its moving average."""
+    found: dict[Ref, str] = {}
+    for update in updates:
+        for statistic in update.statistics:
+            found.setdefault(statistic, update.variable)
     # With zero debias the average is kept in a second variable, from which the plain one is computed: biased / (1 - decay ** steps).
-    for variable, written in updates:
-        debiased = _divided(live, written) - {variable}
+    for update in updates:
+        debiased = _divided(live, live.graph.nodes[update.node].inputs[1]) - {update.variable}
         for statistic, biased in found.items():
             if biased in debiased:
-                found[statistic] = variable
+                found[statistic] = update.variable
     return found
+
+
+def _is_average(live: Live, update: Node, variable: str, statistic: Ref) -> bool:
+    """Whether a variable that is updated again and again ends where the statistic stays: V ← a·V + b·s ends at b / (1 - a) · s.
+
+    Arithmetic that has no value here gets the benefit of the doubt: that it is linear is known all the same.
+    """
+    shape = live.variables.array(live.graph.nodes[variable]).shape
+    zeros, ones = np.zeros(shape), np.ones(shape)
+
+    def operands(node: Node) -> list[Ref]:
+        return [] if node.op in SHAPES_ONLY else [r for r in live.inputs(node) if r != statistic]
+
+    names = topological(live.graph, [live.resolve(update.inputs[1]).node], operands)
+    nodes = [live.graph.nodes[name] for name in names]
+    if any(n.op in SHAPES_ONLY for n in nodes):
+        return True  # by a factor such as n / (n - 1) for n rows
+    fed = {Ref(n.name): _TRIAL for n in nodes if n.op in ops.PLACEHOLDERS}
+
+    def becomes(before: NDArray, batch: NDArray) -> NDArray:
+        written = live.assuming({Ref(variable): before, statistic: batch, **fed}, update.inputs[1])
+        if "Sub" in update.op:
+            return before - written
+        return before + written if "Add" in update.op else written
+
+    try:
+        rest, old, new = becomes(zeros, zeros), becomes(ones, zeros), becomes(zeros, ones)
+    except BnexportError:  # an operator without a kernel
+        return True
+    with np.errstate(all="ignore"):
+        goes = 1 - (old - rest)
+        gain, offset = (new - rest) / goes, rest / goes
+    # 0 / 0 is an update that inference turns off, by a momentum of 1
+    return bool(np.all(np.isnan(gain) | ((gain > 1 - 1e-3) & (gain <= _BESSEL + 1e-3))) and np.all(np.isnan(offset) | (np.abs(offset) < 1e-9)))
 
 
 def _divided(live: Live, written: Ref) -> set[str]:
@@ -141,73 +202,28 @@ def _averaged(live: Live, written: Ref, variable: str) -> list[Ref]:
     return found
 
 
-class _Linear(NamedTuple):
-    """old · (the variable) + new · (the statistic) + rest."""
-
-    old: Any
-    new: Any
-    rest: Any
-
-
-_BESSEL = (
-    2.0  # a variance may be averaged with n / (n - 1) for n elements, as fused batch norm does; where it stays it is this times as large at most
-)
-
-
-def _follows(live: Live, update: Node, variable: str, statistic: Ref) -> bool:
-    """Whether a variable that is updated again and again ends where the statistic stays: V ← a·V + b·s ends at b / (1 - a) · s.
-
-    Arithmetic that is more than linear, and a decay that has no value here, get the benefit of the doubt.
-    """
-    written = _linear(live, update.inputs[1], variable, statistic)
-    if written is None:
-        return True
-    sign = -1 if "Sub" in update.op else 1
-    start = 0 if update.op in ("Assign", "AssignVariableOp") else 1
-    kept = 1 - (start + sign * written.old)
-    with np.errstate(all="ignore"):
-        gain, offset = np.divide(sign * written.new, kept), np.divide(sign * written.rest, kept)
-    # 0 / 0 is an update that inference turns off, by a momentum of 1
-    return bool(np.all(np.isnan(gain) | ((gain > 1 - 1e-3) & (gain <= _BESSEL + 1e-3))) and np.all(np.isnan(offset) | (np.abs(offset) < 1e-9)))
-
-
-def _linear(live: Live, ref: Ref, variable: str, statistic: Ref) -> _Linear | None:
-    """What a written value is made of; None where that is not linear or not known."""
-    ref = live.resolve(ref)
-    if ref == live.resolve(statistic):
-        return _Linear(0.0, 1.0, 0.0)
-    if ref.node == variable:
-        return _Linear(1.0, 0.0, 0.0)
-    node = live.graph.nodes[ref.node]
-    if node.op not in _LINEAR or (not live.is_dynamic(ref) and variable not in live.variables_behind(ref)):
-        try:
-            return _Linear(0.0, 0.0, live.value(ref))
-        except BnexportError:
-            return None
-    parts = [_linear(live, operand, variable, statistic) for operand in node.inputs]
-    known = [part for part in parts if part is not None]
-    if len(known) < len(parts):
-        return None
-    first, *others = known
-    if node.op in ("Mul", "RealDiv"):
-        (second,) = others
-        if node.op == "Mul" and not (np.any(first.old) or np.any(first.new)):
-            first, second = second, first
-        if np.any(second.old) or np.any(second.new):
-            return None
-        with np.errstate(all="ignore"):
-            factor = second.rest if node.op == "Mul" else np.divide(1.0, second.rest)
-        return _Linear(*(value * factor for value in first))
-    signs = {"Sub": (1, -1), "Neg": (-1,)}.get(node.op, (1,) * len(known))
-    return _Linear(*(sum(sign * value for sign, value in zip(signs, values, strict=True)) for values in zip(*known, strict=True)))
-
-
 def _is_weight(live: Live, ref: Ref, variable: str) -> bool:
     """Whether an operand belongs to the arithmetic of the average: a constant such as the decay, or something made with the variable."""
-    if not live.is_dynamic(ref):
+    if not live.is_dynamic(ref) or _is_plain_number(live, ref):
         return True
     node = live.graph.nodes[ref.node]
     return node.op in _LINEAR and any(r.node == variable or _is_weight_made_with(live, r, variable) for r in live.inputs(node))
+
+
+def _is_plain_number(live: Live, ref: Ref) -> bool:
+    """Whether a value is computed from numbers that are fed, such as a decay, and from numbers of rows, but from no data."""
+    stack, seen = [ref], set()
+    while stack:
+        current = stack.pop()
+        node = live.graph.nodes[current.node]
+        if current in seen or not live.is_dynamic(current):
+            continue
+        seen.add(current)
+        if node.op in _OF_NUMBERS:
+            stack.extend(live.inputs(node))
+        elif node.op not in SHAPES_ONLY and (node.op not in ops.PLACEHOLDERS or node.attrs.get("shape")):
+            return False
+    return True
 
 
 def _is_weight_made_with(live: Live, ref: Ref, variable: str) -> bool:
