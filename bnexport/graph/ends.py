@@ -6,7 +6,7 @@ rule here knows one of these by its operators; scopes are only looked at where T
 """
 
 from bnexport.graph import ops
-from bnexport.graph.flow import SHAPES_ONLY, Flow, belongs_to_training
+from bnexport.graph.flow import Flow, belongs_to_training
 from bnexport.graph.graphdef import Node, Ref
 
 _DECISIONS = frozenset(
@@ -50,7 +50,7 @@ class Ends:
         """The references of the network that nothing in it takes, after stepping back, in the graph's order."""
         inside = set(self.flow.network)
         while True:
-            ends = [n for n in inside if not any(u.name in inside and u.op not in SHAPES_ONLY for u in self.flow.users_of.get(n, ()))]
+            ends = [n for n in inside if not any(u.name in inside and u.op not in ops.SHAPES_ONLY for u in self.flow.users_of.get(n, ()))]
             ends.sort(key=self._position.__getitem__)
             dropped = {n for n in ends if self._is_dropped(n)}
             self._dropped |= dropped
@@ -80,7 +80,7 @@ class Ends:
         """Whether an end is a decision, or the beginning of a loss or metric."""
         node = self.live.graph.nodes[name]
         behind = [r for r in self.live.inputs(node) if r.node in inside]
-        if node.op in SHAPES_ONLY or node.op in ("Assert", "Size"):
+        if node.op in ops.SHAPES_ONLY or node.op in ("Assert", "Size"):
             return True
         if not behind or name in self.flow.weighted:
             return False

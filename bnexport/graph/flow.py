@@ -11,14 +11,14 @@ from bnexport.graph import ops
 from bnexport.graph.graphdef import Node, Ref, topological
 from bnexport.graph.live import Live
 
-SHAPES_ONLY = frozenset({"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike"})
-"""Operators that ask for a tensor's shape and not for its values."""
 _SAVING = frozenset({"SaveV2", "Save", "SaveSlices", "QueueEnqueueManyV2", "QueueEnqueueV2", "QueueEnqueue", "QueueEnqueueMany"})
+_KEPT_FOR_GRADIENTS = frozenset({"OptionalFromValue", "OptionalNone"})
+"""How a branch of control flow v2 hands what is computed inside it to its gradient (tensorflow/python/ops/cond_v2.py)."""
 
 
 def belongs_to_training(node: Node) -> bool:
-    """Whether a node writes variables, saves, reports, or was made by tf.gradients."""
-    return ops.is_assignment(node.op) or ops.is_summary(node.op) or node.op in _SAVING or ops.is_gradient(node)
+    """Whether a node writes variables, saves, reports, was made by tf.gradients, or keeps a value for what that made."""
+    return ops.is_assignment(node.op) or ops.is_summary(node.op) or node.op in _SAVING or node.op in _KEPT_FOR_GRADIENTS or ops.is_gradient(node)
 
 
 class Flow:
@@ -90,7 +90,7 @@ class Flow:
                 mask |= self.sources.get(ref, 0) | self.depends.get(ref.node, 0)
                 touched = touched or ref.node in self.touched
             self.depends[name] = mask
-            if node.op in SHAPES_ONLY:
+            if node.op in ops.SHAPES_ONLY:
                 continue
             if any(r.node not in reached and r not in self.sources and not live.is_dynamic(r) and self.is_weight(r) for r in live.inputs(node)):
                 self.weighted.add(name)
@@ -155,4 +155,4 @@ class Flow:
 
     def followers(self, name: str) -> list[Node]:
         """What takes a node's values, gradients and questions of shape aside."""
-        return [u for u in self.users_of.get(name, ()) if u.name in self.depends and u.op not in SHAPES_ONLY]
+        return [u for u in self.users_of.get(name, ()) if u.name in self.depends and u.op not in ops.SHAPES_ONLY]
