@@ -12,12 +12,14 @@ ends at the statistic that V is the average of. Wherever inference takes that st
 
 from dataclasses import dataclass
 
+from bnexport.errors import AmbiguousNetwork
 from bnexport.graph import ops
 from bnexport.graph.graphdef import Node, Ref, topological
 from bnexport.graph.live import Live
 
 _LINEAR = frozenset({"Add", "AddV2", "Sub", "Mul", "AddN", "RealDiv", "Neg", "Cast"})
 _UPDATES = frozenset({"Assign", "AssignAdd", "AssignSub", "AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp"})
+_GIVING_UPDATES = frozenset({"Assign", "AssignAdd", "AssignSub"})  # those of resource variables give nothing
 _NEARBY = 48  # nodes walked through between a reduction over the batch and the assignment of its average
 
 
@@ -39,7 +41,12 @@ def use_moving_statistics(live: Live, choice: str = "auto") -> list[Replacement]
     if choice == "batch":
         return []
     found = {s: v for s, v in averages(live).items() if choice == "moving" or not _batch_is_fixed(live, s)}
-    return _replace(live, found)
+    written = _results_of_updates(live, found)
+    replacements = _replace(live, found)
+    for update, variable in written.items():
+        live.replace(update, Ref(variable))
+        replacements.append(Replacement(update, variable))
+    return replacements
 
 
 def averages(live: Live) -> dict[Ref, str]:
@@ -62,6 +69,17 @@ def averages(live: Live) -> dict[Ref, str]:
             if biased in debiased:
                 found[statistic] = variable
     return found
+
+
+def _results_of_updates(live: Live, found: dict[Ref, str]) -> dict[Ref, str]:
+    """The values of assignments that move these averages: some take `tf.assign(V, …)` itself, V as it is after the update, to normalise with."""
+    nodes = [n for n in live.graph.nodes.values() if n.op in _GIVING_UPDATES and len(n.inputs) >= 2]
+    written = {}
+    for node in nodes:
+        variable = _variable_of(live, node.inputs[0])
+        if variable is not None and variable in found.values() and any(found.get(s) == variable for s in _averaged(live, node.inputs[1], variable)):
+            written[Ref(node.name)] = variable
+    return written
 
 
 def _divided(live: Live, written: Ref) -> set[str]:
@@ -136,11 +154,21 @@ def _averaged(live: Live, written: Ref, variable: str) -> list[Ref]:
 
 
 def _is_weight(live: Live, ref: Ref, variable: str) -> bool:
-    """Whether an operand belongs to the arithmetic of the average: a constant such as the decay, or something made with the variable."""
-    if not live.is_dynamic(ref):
+    """Whether an operand belongs to the arithmetic of the average: a constant such as the decay, a size, or something made with the variable."""
+    if not live.is_dynamic(ref) or _is_size(live, ref):
         return True
     node = live.graph.nodes[ref.node]
     return node.op in _LINEAR and any(r.node == variable or _is_weight_made_with(live, r, variable) for r in live.inputs(node))
+
+
+def _is_size(live: Live, ref: Ref) -> bool:
+    """Whether a value is computed from shapes alone, as Bessel's correction n / (n - 1) is."""
+    order = topological(live.graph, [ref.node], lambda node: [] if node.op in ops.SHAPES_ONLY else live.inputs(node))
+    for name in order:
+        node = live.graph.nodes[name]
+        if node.op not in ops.SHAPES_ONLY and live.is_dynamic(Ref(name)) and (ops.is_random(node.op) or not live.inputs(node)):
+            return False
+    return True
 
 
 def _is_weight_made_with(live: Live, ref: Ref, variable: str) -> bool:
@@ -170,6 +198,51 @@ def _reduces_batch(live: Live, ref: Ref) -> bool:
 def _axes(live: Live, node: Node) -> list[int]:
     axes = live.inputs(node)[1]
     return [] if live.is_dynamic(axes) else [int(a) for a in live.value(axes).reshape(-1)]
+
+
+def refuse_mixtures(live: Live, roots: list[str], replaced: list[Replacement]) -> None:
+    """
+    Raises:
+        AmbiguousNetwork: of the statistics of some data, one is replaced by its moving average and another stays the batch's. Numbers made of both
+            are neither what training computes nor what inference should.
+    """
+    names = topological(live.graph, roots, live.inputs)
+    used = live.used_replacements(names)
+    over = {made: r for r in replaced if r.statistic in used for made in _made_of(live, r.statistic)}
+    for name in reversed(names) if over else []:  # the variance is computed after the mean that it needs
+        node = live.graph.nodes[name]
+        if node.op in ("Mean", "Sum") and live.is_dynamic(Ref(name)) and len(node.inputs) == 2 and 0 in _axes(live, node):
+            for made in _made_of(live, Ref(name)):
+                if (r := over.get(made)) is not None:
+                    raise AmbiguousNetwork(
+                        f"{live.graph.source}: {str(r.statistic)!r} has a moving average, {r.variable!r}, but none was found of {name!r}, which is "
+                        "taken over the same data (as in a graph of batch renormalisation that was saved from training): convert a graph that was "
+                        "built for inference, or take all statistics from the batch with --statistics batch"
+                    )
+
+
+def _made_of(live: Live, statistic: Ref) -> set[tuple[Ref, tuple[int, ...]]]:
+    """The data that a statistic is taken over, with the axes: for mean((x - mean)²) and mean(x²), as for mean(x), it is x."""
+    found = set()
+    stack = [statistic]
+    seen: set[Ref] = set()
+    while stack and len(seen) < _NEARBY:
+        ref = stack.pop(0)
+        if ref in seen:
+            continue
+        seen.add(ref)
+        node = live.graph.nodes[ref.node]
+        if node.op in ("Mean", "Sum") and len(node.inputs) == 2:
+            axes = tuple(_axes(live, node))
+            data = [live.inputs(node)[0]]
+            while data:
+                taken = live.graph.nodes[data[0].node]
+                if taken.op in ("Square", "SquaredDifference", "Sub"):
+                    data.extend(r for r in live.inputs(taken) if live.is_dynamic(r))
+                found.add((data.pop(0), axes))
+        elif node.op in _LINEAR or node.op in ("Squeeze", "Reshape", "Square", "SquaredDifference", "Sqrt"):
+            stack.extend(live.inputs(node))
+    return found
 
 
 def batch_statistics(live: Live, roots: list[str]) -> list[str]:
