@@ -5,6 +5,8 @@ network all the same: decisions (argmax, comparisons), the logarithm of a likeli
 rule here knows one of these by its operators; scopes are only looked at where TensorFlow's own functions open them.
 """
 
+from collections.abc import Collection
+
 from bnexport.graph import ops
 from bnexport.graph.flow import Flow, belongs_to_training
 from bnexport.graph.graphdef import Node, Ref
@@ -46,9 +48,10 @@ class Ends:
         self._position = {name: i for i, name in enumerate(self.live.graph.nodes)}
         self._untaken = self._not_chosen()
 
-    def find(self) -> list[Ref]:
-        """The references of the network that nothing in it takes, after stepping back, in the graph's order."""
-        inside = set(self.flow.network)
+    def find(self, without: Collection[str] = ()) -> list[Ref]:
+        """The references of the network, `without` some nodes, that nothing in it takes, after stepping back, in the graph's order."""
+        self.stepped_back.clear()
+        inside = self.flow.network.difference(without)
         while True:
             ends = [n for n in inside if not any(u.name in inside and u.op not in ops.SHAPES_ONLY for u in self.flow.users_of.get(n, ()))]
             ends.sort(key=self._position.__getitem__)
@@ -104,6 +107,8 @@ class Ends:
             return True
         if logarithm:
             return False
+        if node.op == "LogSoftmax":
+            return not outside
         if node.op in ("Neg", "Exp", "Minimum", "Maximum", "RealDiv", "Sum") and stepped and not outside:
             return self._normalises(node, behind) if node.op in ("RealDiv", "Sum") else True
         if node.op in ops.SELECTS and self._chooses_by_sign(node):
@@ -156,6 +161,8 @@ class Ends:
                 continue
             seen.add(current)
             operands = self.live.inputs(node)
+            if node.op == "Mul" and self._is_entropy(*operands):
+                return True
             made = [self.live.graph.nodes[r.node].op for r in operands]
             if node.op in ("Sub", "SquaredDifference") or (node.op == "Mul" and ("Log" in made or "Log1p" in made)):
                 if any(r in self.flow.sources or (r.node in self.flow.depends and r.node not in self.flow.touched) for r in operands):
@@ -164,4 +171,19 @@ class Ends:
                     self.compared_to_constants.update(seen)
                     return True
             stack.extend(r.node for r in operands if r.node in inside or r.node in self.flow.depends)
+        return False
+
+    def _is_entropy(self, first: Ref, second: Ref) -> bool:
+        """Whether a product is p · log p, of which the entropy is made that policies are rewarded for."""
+        for p, logarithm in ((first, second), (second, first)):
+            node, weight = self.live.graph.nodes[logarithm.node], self.live.graph.nodes[p.node]
+            if node.op in ("Log", "LogSoftmax"):
+                of = self.live.inputs(node)[0]
+                behind = [of]  # and what a constant was added to or a clip was put on
+                while behind[-1] != p and self.live.graph.nodes[behind[-1].node].op in _BEFORE_LOGARITHMS:
+                    behind.append(self.live.inputs(self.live.graph.nodes[behind[-1].node])[0])
+                if p in behind:
+                    return True
+                if node.op == "LogSoftmax" and weight.op in ("Softmax", "Exp") and self.live.inputs(weight)[0] in (of, logarithm):
+                    return True
         return False
