@@ -18,32 +18,14 @@ from bnexport.errors import IncompleteBundle, InputError, UnsupportedOps
 from bnexport.formats import read_bundle
 from bnexport.kernels import OPS
 from bnexport.kernels.table import NDArray, ieee
-from bnexport.program import Layer, Literal, Port, Program
+from bnexport.program import Layer, Port, Program
+from bnexport.rows import row_by_row
 from bnexport.steps import KERNELS, Step, compile_layer, makes_new_memory
 
 TILE_BYTES = 32 << 20
 """What the widest tensor of a tile may take: matrix products gain from more rows up to some thousands, and memory stays bounded."""
 MIN_TILE_ROWS = 256
 """A matrix product of fewer rows is slower per row than one of more."""
-
-_ROW_BY_ROW = frozenset(
-    {
-        "Reshape",
-        "MaxPool",
-        "MaxPoolV2",
-        "AvgPool",
-        "Softmax",
-        "LogSoftmax",
-        "BiasAdd",
-        "LRN",
-        "ResizeBilinear",
-        "ResizeNearestNeighbor",
-        "ResizeBicubic",
-        "Cast",
-        "Select",
-        "SelectV2",
-    }
-)
 
 
 def load(path: str | Path) -> "Model":
@@ -81,9 +63,7 @@ class Model:
         if not self._incomplete:
             self._compile()
             self._chain = chain.build(self.layers, self.inputs, self.outputs) if self._batch is None else None
-        self.row_by_row = (
-            self._batch is None and all(p.shape and p.shape[0] is None for p in self.outputs) and all(_is_row_by_row(layer) for layer in self.layers)
-        )
+        self.row_by_row = self._batch is None and all(p.shape and p.shape[0] is None for p in self.outputs) and row_by_row(self.layers, self.inputs)
         new = {layer.name for layer in self.layers if makes_new_memory(layer)}
         self._own = [port.tensor in new for port in self.outputs]  # others may be views of an input or of a constant
         self._row_bytes = 0
@@ -182,7 +162,7 @@ class Model:
         """A network that was built for one batch size: the last batch is filled up with copies of its last row, whose results are dropped."""
         if rows == 0:
             raise InputError(f"{self.source} was built for batches of {batch} rows and has none to run on")
-        if rows % batch and not all(_is_row_by_row(layer) for layer in self.layers):
+        if rows % batch and not row_by_row(self.layers, self.inputs, batch):
             raise InputError(
                 f"{self.source} was built for batches of {batch} rows, whose scores may depend on each other: give {batch} rows, not {rows}"
             )
@@ -297,16 +277,3 @@ def _dropping(numbers: list[int]) -> Step:
             values[number] = None
 
     return drop
-
-
-def _is_row_by_row(layer: Layer) -> bool:
-    """Whether a layer surely computes each row of a batch by itself."""
-    if layer.op in KERNELS or layer.op == "ScaleShift" or layer.op in _ROW_BY_ROW or (layer.op in OPS and OPS[layer.op].inplace):
-        return True
-    if layer.op in ("ConcatV2", "Concat"):
-        axis = layer.inputs[-1 if layer.op == "ConcatV2" else 0]
-        return isinstance(axis, Literal) and axis.value not in (0, [0])
-    if layer.op in ("Mean", "Sum", "Max", "Min"):
-        axes = layer.inputs[1]
-        return isinstance(axes, Literal) and all(a > 0 for a in np.asarray(axes.value).reshape(-1).tolist())
-    return False

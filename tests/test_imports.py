@@ -20,6 +20,7 @@ LAYERS = (
     {"program"},
     {"arrays", "checkpoint", "csvrows", "formats", "kernels"},
     {"batchnorms", "chain", "fold", "graph", "steps", "tables", "widen"},
+    {"rows"},
     {"draws", "reference", "runner", "scopes"},
     {"conversion"},
     {"report", "tracing"},
