@@ -59,6 +59,22 @@ def test_a_learned_transform_per_point_cloud(tf, live):
     other_batches(live(build), build, live, [1, 3])
 
 
+@pytest.mark.parametrize("where", ["placeholder", "constant", "default"])
+def test_the_batch_of_a_transposed_convolution_is_its_datas(tf, live, where):
+    """TensorFlow demands that both are the same, so that a size that was built in, or is a default, says nothing."""
+
+    def build(size=4):
+        x = tf.placeholder(tf.float32, [size if where == "placeholder" else None, 3, 3, 2], name="x")
+        batch = tf.placeholder_with_default(size, [], name="batch_size") if where == "default" else size
+        kernel = tf.get_variable("kernel", [3, 3, 4, 2])
+        y = tf.nn.conv2d_transpose(x, kernel, tf.stack([batch, 6, 6, 4]), [1, 2, 2, 1])
+        return Net({x: rows(size, 3, 3, 2)}, [tf.nn.sigmoid(y, name="y")])
+
+    saved = live(build)
+    other_batches(saved, build, live, [1, 3])
+    assert load(saved.prefix.with_name("out.npz")).inputs[0].shape == (None, 3, 3, 2)
+
+
 def test_the_batch_size_of_another_number_in_the_graph(tf, live):
     """A batch of 8 and 8 units: a reshape to [-1, 8] or [8, 1] of weights must not be scaled with the batch."""
 
