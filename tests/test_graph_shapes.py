@@ -75,6 +75,24 @@ def test_the_batch_of_a_transposed_convolution_is_its_datas(tf, live, where):
     assert load(saved.prefix.with_name("out.npz")).inputs[0].shape == (None, 3, 3, 2)
 
 
+def test_a_batch_size_that_is_fed(tf, live):
+    """No shape follows from a number that is fed; each message says what to give next."""
+
+    def build(size=4):
+        x, batch = tf.placeholder(tf.float32, [None, 6], name="x"), tf.placeholder(tf.int32, [], name="batch_size")
+        h = tf.reshape(dense(tf, x, 6, "one"), tf.stack([batch, 2, 3]))
+        y = dense(tf, h[:, 0], 2, "two")
+        return Net({x: rows(size, 6)}, [y], {batch: size})
+
+    saved = live(build)
+    with pytest.raises(GraphError, match="it is computed from batch_size, which --set batch_size=NUMBER gives a value"):
+        saved.convert()
+    given = {"set_values": {"batch_size": 4}}
+    with pytest.raises(GraphError, match=r"if batch_size is the number of rows, say so of the data as well: --shape x=4,6$"):
+        saved.convert(**given)
+    other_batches(saved, build, live, [1, 3], shapes={"x": [4, 6]}, **given)
+
+
 def test_the_batch_size_of_another_number_in_the_graph(tf, live):
     """A batch of 8 and 8 units: a reshape to [-1, 8] or [8, 1] of weights must not be scaled with the batch."""
 
