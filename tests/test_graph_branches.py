@@ -62,6 +62,28 @@ def test_a_bool_placeholder(tf, live, cond_v2):
 
 
 @BOTH
+def test_what_a_branch_keeps_for_its_gradient_is_no_output(tf, live, cond_v2):
+    """A branch of control flow v2 hands its inner tensors to the gradient's branch as optional values."""
+
+    def build():
+        phase = tf.placeholder(tf.bool, name="phase")
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        gamma, beta, mean, variance = (tf.get_variable(name, [8]) for name in ("gamma", "beta", "mean", "variance"))
+        h = tf.reshape(dense(tf, x, 8, "one"), [-1, 1, 1, 8])
+
+        def normalised(training):
+            return tf.nn.fused_batch_norm(h, gamma, beta, *(() if training else (mean, variance)), is_training=training)[0]
+
+        h = tf.cond(phase, lambda: normalised(True), lambda: normalised(False))
+        y = dense(tf, tf.nn.relu(tf.reshape(h, [-1, 8])), 4, "two")
+        labels = tf.placeholder(tf.int64, [None], name="labels")
+        tf.train.GradientDescentOptimizer(0.1).minimize(tf.losses.sparse_softmax_cross_entropy(labels, y))
+        return Net({x: rows(5, 6)}, [y], {phase: False})
+
+    assert flags(live(build, cond_v2=cond_v2).matches()) == {"phase": False}
+
+
+@BOTH
 def test_inference_is_true(tf, live, cond_v2):
     def build():
         testing = tf.placeholder(tf.bool, name="testing")

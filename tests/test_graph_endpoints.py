@@ -553,3 +553,143 @@ def test_what_a_loss_makes_of_the_output_is_no_output(tf, live, network):
         return Net({x: X}, outputs)
 
     live(build).matches()
+
+
+def test_an_iterator_by_its_handle(tf, live):
+    """A feedable iterator: which dataset it is, a string tells that is fed."""
+
+    def build():
+        rows_ = tf.data.Dataset.from_tensor_slices((X, np.arange(5) % 3)).batch(5)
+        handle = tf.placeholder(tf.string, [], name="handle")
+        iterator = tf.data.Iterator.from_string_handle(handle, tf.data.get_output_types(rows_), tf.data.get_output_shapes(rows_))
+        x, labels = iterator.get_next()
+        y = dense(tf, hidden(tf, x), 3, "out")
+        tf.losses.sparse_softmax_cross_entropy(labels, y)
+        return Net({x: X}, [y])
+
+    live(build).matches()
+
+
+def test_a_placeholder_with_a_queue_for_its_default(tf, live):
+    def build():
+        x, labels = tf.FIFOQueue(10, [tf.float32, tf.int64], [[6], []]).dequeue_many(5)
+        x = tf.placeholder_with_default(x, [None, 6], name="rows")
+        y = dense(tf, hidden(tf, x), 3, "out")
+        tf.losses.sparse_softmax_cross_entropy(labels, y)
+        return Net({x: X}, [y])
+
+    live(build).matches()
+
+
+def test_labels_that_weights_are_looked_up_with(tf, live):
+    """A center loss: the distance to the center of the row's own class."""
+
+    def build():
+        x, labels = tf.placeholder(tf.float32, [None, 6], name="x"), tf.placeholder(tf.int64, [None], name="labels")
+        features = hidden(tf, x)
+        y = dense(tf, features, 3, "out")
+        centers = tf.get_variable("centers", [3, 8], trainable=False)
+        distance = features - tf.gather(centers, labels)
+        loss = tf.losses.sparse_softmax_cross_entropy(labels, y) + tf.nn.l2_loss(distance)
+        tf.scatter_sub(centers, labels, -0.5 * distance)
+        tf.train.AdamOptimizer(0.01).minimize(loss)
+        return Net({x: X}, [y])
+
+    live(build).matches()
+
+
+def test_labels_that_are_an_input_as_well(tf, live):
+    """A classifier's loss on what is made for a class: its logits depend on the labels."""
+
+    def build():
+        x, labels = tf.placeholder(tf.float32, [None, 6], name="x"), tf.placeholder(tf.int64, [None], name="labels")
+        y = dense(tf, hidden(tf, x * tf.gather(tf.get_variable("classes", [3, 6]), labels)), 3, "out")
+        tf.losses.sparse_softmax_cross_entropy(labels, y)
+        return Net({x: X, labels: np.arange(5) % 3}, [y])
+
+    live(build).matches()
+
+
+def test_what_gradients_are_computed_into_is_training(tf, live):
+    """Adversarial examples, and a map of what a class depends on."""
+
+    def build():
+        x, labels = tf.placeholder(tf.float32, [None, 6], name="x"), tf.placeholder(tf.int64, [None], name="labels")
+
+        def net(rows_):
+            with tf.variable_scope("net", reuse=tf.AUTO_REUSE):
+                features = hidden(tf, rows_)
+                return features, dense(tf, features, 3, "out")
+
+        features, y = net(x)
+        loss = tf.losses.sparse_softmax_cross_entropy(labels, y)
+        worse = tf.stop_gradient(x + 0.1 * tf.sign(tf.gradients(loss, x)[0]))
+        loss += tf.losses.sparse_softmax_cross_entropy(labels, net(worse)[1])
+        slope = tf.gradients(tf.reduce_sum(y * tf.one_hot(labels, 3)), features)[0]
+        tf.nn.relu(tf.reduce_mean(slope, 0, keepdims=True) * features, name="map")
+        tf.train.AdamOptimizer(0.01).minimize(loss)
+        return Net({x: X}, [y])
+
+    live(build).matches()
+
+
+ENTROPIES = {
+    "of_probabilities": lambda tf, p, logits: p * tf.log(p + 1e-8),
+    "of_log_softmax": lambda tf, p, logits: p * tf.nn.log_softmax(logits),
+    "of_clipped": lambda tf, p, logits: tf.log(tf.clip_by_value(p, 1e-8, 1.0)) * p,
+}
+
+
+@pytest.mark.parametrize("entropy", ENTROPIES)
+def test_an_entropy_is_no_output(tf, live, entropy):
+    def build():
+        x, labels = tf.placeholder(tf.float32, [None, 6], name="x"), tf.placeholder(tf.int64, [None], name="labels")
+        logits = dense(tf, hidden(tf, x), 3, "out")
+        p = tf.nn.softmax(logits, name="p")
+        uncertain = -tf.reduce_mean(tf.reduce_sum(ENTROPIES[entropy](tf, p, logits), 1))
+        tf.train.AdamOptimizer(0.01).minimize(tf.losses.sparse_softmax_cross_entropy(labels, logits) - 0.01 * uncertain)
+        return Net({x: X}, [p])
+
+    live(build).matches()
+
+
+def test_a_policy_before_its_entropy(tf, live):
+    """The stable form of the entropy leaves no product of p and log p to see; what it is made of is an output all the same."""
+
+    def build():
+        x, action, target = (tf.placeholder(t, [None, *s], name=n) for t, s, n in [("float32", [6], "x"), ("int64", [], "a"), ("float32", [], "r")])
+        features = hidden(tf, x)
+        logits, value = dense(tf, features, 3, "policy"), tf.squeeze(dense(tf, features, 1, "value"), 1)
+        shifted = logits - tf.reduce_max(logits, 1, keepdims=True)
+        exponentials = tf.exp(shifted)
+        total = tf.reduce_sum(exponentials, 1, keepdims=True)
+        entropy = tf.reduce_mean(tf.reduce_sum(exponentials / total * (tf.log(total) - shifted), 1))
+        chosen = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=action, logits=logits)
+        loss = tf.reduce_mean(chosen * target) + tf.reduce_mean(tf.square(value - target)) - 0.01 * entropy
+        tf.train.AdamOptimizer(0.01).minimize(loss)
+        return Net({x: X}, [logits, value])
+
+    live(build).matches()
+
+
+def test_both_networks_that_a_gradient_penalty_lies_between(tf, live):
+    """The critic of a Wasserstein GAN is applied to examples, to what the generator makes, and to random points between them."""
+
+    def build():
+        real, noise = tf.placeholder(tf.float32, [None, 4], name="real"), tf.placeholder(tf.float32, [None, 6], name="noise")
+        made = dense(tf, hidden(tf, noise), 4, "made")
+
+        def critic(rows_):
+            with tf.variable_scope("critic", reuse=tf.AUTO_REUSE):
+                return dense(tf, tf.nn.relu(dense(tf, rows_, 5, "one")), 1, "two")
+
+        share = tf.random_uniform([tf.shape(real)[0], 1])
+        between = share * real + (1 - share) * made
+        slope = tf.gradients(critic(between), between)[0]
+        loss = tf.reduce_mean(critic(made)) - tf.reduce_mean(critic(real)) + tf.reduce_mean((tf.norm(slope, axis=1) - 1) ** 2)
+        tf.train.AdamOptimizer(0.01).minimize(loss)
+        return Net({real: rows(5, 4), noise: X}, [made])
+
+    with pytest.raises(AmbiguousNetwork) as raised:
+        live(build).convert()
+    assert re.findall(r"--output (\S+)", str(raised.value)) == ["critic_1/add_1", "critic_2/add_1"]

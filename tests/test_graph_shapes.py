@@ -59,6 +59,40 @@ def test_a_learned_transform_per_point_cloud(tf, live):
     other_batches(live(build), build, live, [1, 3])
 
 
+@pytest.mark.parametrize("where", ["placeholder", "constant", "default"])
+def test_the_batch_of_a_transposed_convolution_is_its_datas(tf, live, where):
+    """TensorFlow demands that both are the same, so that a size that was built in, or is a default, says nothing."""
+
+    def build(size=4):
+        x = tf.placeholder(tf.float32, [size if where == "placeholder" else None, 3, 3, 2], name="x")
+        batch = tf.placeholder_with_default(size, [], name="batch_size") if where == "default" else size
+        kernel = tf.get_variable("kernel", [3, 3, 4, 2])
+        y = tf.nn.conv2d_transpose(x, kernel, tf.stack([batch, 6, 6, 4]), [1, 2, 2, 1])
+        return Net({x: rows(size, 3, 3, 2)}, [tf.nn.sigmoid(y, name="y")])
+
+    saved = live(build)
+    other_batches(saved, build, live, [1, 3])
+    assert load(saved.prefix.with_name("out.npz")).inputs[0].shape == (None, 3, 3, 2)
+
+
+def test_a_batch_size_that_is_fed(tf, live):
+    """No shape follows from a number that is fed; each message says what to give next."""
+
+    def build(size=4):
+        x, batch = tf.placeholder(tf.float32, [None, 6], name="x"), tf.placeholder(tf.int32, [], name="batch_size")
+        h = tf.reshape(dense(tf, x, 6, "one"), tf.stack([batch, 2, 3]))
+        y = dense(tf, h[:, 0], 2, "two")
+        return Net({x: rows(size, 6)}, [y], {batch: size})
+
+    saved = live(build)
+    with pytest.raises(GraphError, match="it is computed from batch_size, which --set batch_size=NUMBER gives a value"):
+        saved.convert()
+    given = {"set_values": {"batch_size": 4}}
+    with pytest.raises(GraphError, match=r"if batch_size is the number of rows, say so of the data as well: --shape x=4,6$"):
+        saved.convert(**given)
+    other_batches(saved, build, live, [1, 3], shapes={"x": [4, 6]}, **given)
+
+
 def test_the_batch_size_of_another_number_in_the_graph(tf, live):
     """A batch of 8 and 8 units: a reshape to [-1, 8] or [8, 1] of weights must not be scaled with the batch."""
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from live_graph import Net, dense, rows
 
-from bnexport.errors import BadStatistics
+from bnexport.errors import AmbiguousNetwork, BadStatistics
 
 pytestmark = pytest.mark.tensorflow
 
@@ -480,3 +480,69 @@ def test_sums_of_statistics_are_no_averages_of_them(tf, live):
     program = live(build).matches()
     assert program.conversion["statistics"] == []
     assert "scores depend on the batch" in program.conversion["warnings"][0]
+
+
+def with_bessels_correction_by_size(tf, x, training):
+    """The same, where the correction is computed from the size of the batch."""
+    moving_mean, moving_variance = stored(tf, x)
+    if not training:
+        return normalised(tf, x, moving_mean, moving_variance)
+    mean, variance = tf.nn.moments(x, [0])
+    size = tf.cast(tf.shape(x)[0], tf.float32)
+    tf.assign(moving_mean, moving_mean * 0.9 + mean * 0.1)
+    tf.assign(moving_variance, moving_variance * 0.9 + variance * size / (size - 1.0) * 0.1)
+    return normalised(tf, x, mean, variance)
+
+
+def with_what_the_update_gives(tf, x, training):
+    """Training normalises with the averages too, as they are after the update."""
+    moving_mean, moving_variance = stored(tf, x)
+    if not training:
+        return normalised(tf, x, moving_mean, moving_variance)
+    mean, variance = tf.nn.moments(x, [0])
+    mean = tf.assign(moving_mean, moving_mean * 0.9 + mean * 0.1)
+    variance = tf.assign_sub(moving_variance, (moving_variance - variance) * 0.1)
+    return normalised(tf, x, mean, variance)
+
+
+@pytest.mark.parametrize("resource", [False, True])
+def test_normalising_with_what_the_update_gives(tf, live, resource):
+    def build(training):
+        x, y = network(tf, with_what_the_update_gives, training)
+        return Net({x: rows(8, 6)}, [y])
+
+    saved = live(lambda: build(True), resource=resource)
+    (expected,) = live.outputs(lambda: build(False), saved.variables, resource=resource)
+    assert "uses_batch" not in saved.matches(expected={"y": expected}).conversion
+
+
+def test_the_batchs_variance_does_not_go_with_the_moving_mean(tf, live):
+    """What is averaged is no variance, so that nothing could take the variance's place."""
+
+    def norm(tf, x, training):
+        mean, variance = tf.nn.moments(x, [0])
+        moving_mean, moving_precision = stored(tf, x)
+        tf.assign(moving_mean, moving_mean * 0.9 + mean * 0.1)
+        tf.assign(moving_precision, moving_precision * 0.9 + tf.rsqrt(variance) * 0.1)
+        return normalised(tf, x, mean, variance)
+
+    def build():
+        x, y = network(tf, norm, True)
+        return Net({x: rows(8, 6)}, [y])
+
+    saved = live(build)
+    with pytest.raises(AmbiguousNetwork) as raised:
+        saved.convert()
+    assert "'layer1/moments/Squeeze' has a moving average, 'layer1/moving_mean', but none was found of 'layer1/moments/variance'" in str(raised.value)
+    assert "--statistics batch" in str(raised.value)
+    saved.matches(statistics="batch")
+
+
+def test_batch_renormalization_saved_from_training_is_refused(tf, live):
+    def build():
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        h = tf.layers.batch_normalization(dense(tf, x, 8, "one"), training=True, renorm=True)
+        return Net({x: rows(8, 6)}, [dense(tf, tf.nn.relu(h), 4, "two")])
+
+    with pytest.raises(AmbiguousNetwork, match="batch renormalisation"):
+        live(build).convert()

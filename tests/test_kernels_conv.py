@@ -163,6 +163,16 @@ def test_pooling(shape, size, padding, frame, stride, dtype):
         check("MaxPoolV2", {"padding": padding}, x, sizes, steps)
 
 
+@compares("MaxPoolWithArgmax")
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+@pytest.mark.parametrize(("size", "stride"), [((2, 2), (2, 2)), ((3, 2), (1, 2)), ((2, 3), (3, 1))])
+@pytest.mark.parametrize("more", [{}, {"include_batch_in_index": True, "Targmax": "int32"}])
+def test_pooling_with_positions(padding, size, stride, more):
+    attrs = {"padding": padding, "ksize": [1, *size, 1], "strides": [1, *stride, 1], **more}
+    check("MaxPoolWithArgmax", attrs, normal(1, (2, 6, 7, 3)) - 2)
+    check("MaxPoolWithArgmax", attrs, np.round(normal(2, (2, 6, 7, 3))))  # the first of equal ones
+
+
 @compares("MaxPool3D", "AvgPool3D")
 @pytest.mark.parametrize("padding", ["SAME", "VALID"])
 @pytest.mark.parametrize(("size", "stride"), [((2, 2, 2), (2, 2, 2)), ((3, 2, 1), (1, 2, 3)), ((1, 3, 3), (1, 1, 2))])
@@ -205,6 +215,7 @@ MISFITS = [
     ("Conv2DBackpropInput", VALID, [Abstract((4,), np.dtype("int32")), of(3, 3, 3, 4), of(1, 3, 3, 4)]),
     ("MaxPool", {**VALID, "ksize": [1, 3, 3, 1]}, [of(1, 2, 2, 3)]),
     ("MaxPool", {**VALID, "ksize": [1, 3, 3, 1]}, [of(2, 2)]),
+    ("MaxPoolWithArgmax", {**VALID, "ksize": [1, 2, 2, 3]}, [of(1, 4, 4, 3)]),
 ]
 
 

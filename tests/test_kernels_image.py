@@ -121,6 +121,12 @@ def test_batch_norm_with_global_normalization(scaled):
     check(name, attrs, *operands, expected=removed_op(name, attrs, operands))
 
 
+@compares("AdjustContrastv2")
+@pytest.mark.parametrize("shape", [(5, 6, 3), (2, 4, 5, 2), (2, 3, 4, 4, 1)])
+def test_adjusting_the_contrast(shape):
+    check("AdjustContrastv2", {}, normal(1, shape) + 3, np.float32(1.7))
+
+
 @compares("LRN")
 @pytest.mark.parametrize("channels", [1, 4, 12])
 @pytest.mark.parametrize("attrs", [{}, {"depth_radius": 2, "bias": 2.0, "alpha": 1e-4, "beta": 0.75}, {"depth_radius": 1, "beta": 1.0}])
@@ -151,6 +157,7 @@ def of(*shape):
         ("ResizeBilinear", {}, [of(2, 3, 3, 4), Abstract((2,), np.dtype("int32"))]),
         ("ResizeBilinear", {}, [of(2, 3, 3, 4), Abstract((2,), np.dtype("int32"), np.array([0, 3]))]),
         ("LRN", {}, [of(2, 3)]),
+        ("AdjustContrastv2", {}, [of(2, 3), of()]),
     ],
 )
 def test_what_does_not_fit_is_refused(name, attrs, operands):

@@ -113,10 +113,27 @@ class _Networks:
         """The ends, those that share a weighted node together.
 
         Left out are networks of variables that the checkpoint does not hold, towers in training mode where others use the same variables, networks
-        that compute the same as another from another input, and ends that only a penalty is computed from where their network has others.
+        that compute the same as another from another input, and, where their network has others, ends that only a penalty is computed from or that
+        depend on random numbers.
         """
+        networks = self._grouped(self.ends.find())
+        penalties = {end.node for refs in networks for end in self._penalised(refs)}
+        if penalties:  # what stands before one may be an output: policies stand before their entropy
+            networks = self._grouped(self.ends.find(self._serving(penalties)))
+            networks = [[end for end in refs if end not in self._penalised(refs)] for refs in networks]
+        if len(networks) > 1:
+            networks = [refs for refs in networks if self._is_saved(refs)] or networks
+        if len(networks) > 1:
+            networks = self._without_training_towers(networks)
+        if len(networks) > 1:
+            memo: dict[Ref, int] = {}
+            networks = list({tuple(sorted(self._fingerprint(r, memo) for r in refs)): refs for refs in reversed(networks)}.values())[::-1]
+        return networks
+
+    def _grouped(self, ends: list[Ref]) -> list[list[Ref]]:
+        """The ends, those together that share a weighted node; of these none that depends on random numbers, if there are others."""
         groups: list[tuple[set[str], list[Ref]]] = []
-        for end in self.ends.find():
+        for end in ends:
             ancestors = set(topological(self.live.graph, [end.node], self.live.inputs))
             mine, members = ancestors & self.flow.weighted, [end]
             rest = []
@@ -127,18 +144,29 @@ class _Networks:
                     rest.append((weighted, refs))
             groups = [*rest, (mine, members)]
         networks = [refs for _, refs in groups]
-        for refs in networks:
-            plain = [r for r in refs if not self._only_feeds(r.node)]
-            if plain:
-                refs[:] = plain
-        if len(networks) > 1:
-            networks = [refs for refs in networks if self._is_saved(refs)] or networks
-        if len(networks) > 1:
-            networks = self._without_training_towers(networks)
-        if len(networks) > 1:
-            memo: dict[Ref, int] = {}
-            networks = list({tuple(sorted(self._fingerprint(r, memo) for r in refs)): refs for refs in reversed(networks)}.values())[::-1]
-        return networks
+        return [[ref for ref in refs if self._is_certain(ref)] or refs for refs in networks]
+
+    def _penalised(self, ends: list[Ref]) -> list[Ref]:
+        """The ends of a network that only penalties are computed from, where there are others."""
+        found = [end for end in ends if self._only_feeds(end.node)]
+        return found if len(found) < len(ends) else []
+
+    def _serving(self, names: set[str]) -> set[str]:
+        """Nodes of the network from which, losses aside, nothing but these is computed, these among them."""
+        found = set(names)
+        stack = list(names)
+        while stack:
+            for ref in self.live.inputs(self.live.graph.nodes[stack.pop()]):
+                users = self.flow.followers(ref.node)
+                if ref.node in self.flow.network and ref.node not in found and all(u.name in found or u.name in self.flow.lossy for u in users):
+                    found.add(ref.node)
+                    stack.append(ref.node)
+        return found
+
+    def _is_certain(self, end: Ref) -> bool:
+        """Whether an end depends on no random numbers, as one between real and generated examples does that a penalty is put on."""
+        names = topological(self.live.graph, [end.node], self.live.inputs)
+        return not any(ops.is_random(self.live.graph.nodes[name].op) for name in names)
 
     def _only_feeds(self, name: str) -> bool:
         """Whether losses and penalties are all that is computed from an end."""

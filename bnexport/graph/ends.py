@@ -5,8 +5,10 @@ network all the same: decisions (argmax, comparisons), the logarithm of a likeli
 rule here knows one of these by its operators; scopes are only looked at where TensorFlow's own functions open them.
 """
 
+from collections.abc import Collection
+
 from bnexport.graph import ops
-from bnexport.graph.flow import SHAPES_ONLY, Flow, belongs_to_training
+from bnexport.graph.flow import Flow, belongs_to_training
 from bnexport.graph.graphdef import Node, Ref, topological
 
 _DECISIONS = frozenset(
@@ -59,11 +61,12 @@ class Ends:
         merges = [n for n in self.live.graph.nodes.values() if n.op in ops.MERGES and self.live.resolve(Ref(n.name)) == Ref(n.name)]
         self._undecided = {self.live.resolve(ref) for merge in merges for ref in merge.inputs}  # what the user is asked to choose from
 
-    def find(self) -> list[Ref]:
-        """The references of the network that nothing in it takes, after stepping back, in the graph's order."""
-        inside = set(self.flow.network)
+    def find(self, without: Collection[str] = ()) -> list[Ref]:
+        """The references of the network, `without` some nodes, that nothing in it takes, after stepping back, in the graph's order."""
+        self.stepped_back.clear()
+        inside = self.flow.network.difference(without)
         while True:
-            ends = [n for n in inside if not any(u.name in inside and u.op not in SHAPES_ONLY for u in self.flow.users_of.get(n, ()))]
+            ends = [n for n in inside if not any(u.name in inside and u.op not in ops.SHAPES_ONLY for u in self.flow.users_of.get(n, ()))]
             ends.sort(key=self._position.__getitem__)
             dropped = {n for n in ends if self._is_dropped(n)}
             self._dropped |= dropped
@@ -95,7 +98,7 @@ class Ends:
         """Whether an end is a decision, or the beginning of a loss or metric."""
         node = self.live.graph.nodes[name]
         behind = [r for r in self.live.inputs(node) if r.node in inside]
-        if node.op in SHAPES_ONLY or node.op in ("Assert", "Size", "OptionalFromValue"):  # (tf.cond keeps optionals for its gradient)
+        if node.op in ops.SHAPES_ONLY or node.op in ("Assert", "Size", "OptionalFromValue"):  # (tf.cond keeps optionals for its gradient)
             return True
         if self._is_drawn(node) and Ref(name) not in self._undecided:
             return True
@@ -133,6 +136,8 @@ class Ends:
             return True
         if logarithm:
             return False
+        if node.op == "LogSoftmax":
+            return not outside
         if (
             prepares
             and node.op in ("Neg", "Exp", "Minimum", "Maximum", "RealDiv", "Sum")
@@ -166,7 +171,7 @@ class Ends:
         """Whether a value is made of random numbers and constants alone; its shape may be the data's."""
         if not self.live.is_dynamic(ref):
             return False
-        names = topological(self.live.graph, [ref.node], lambda n: [] if n.op in SHAPES_ONLY or ops.is_random(n.op) else self.live.inputs(n))
+        names = topological(self.live.graph, [ref.node], lambda n: [] if n.op in ops.SHAPES_ONLY or ops.is_random(n.op) else self.live.inputs(n))
         nodes = [self.live.graph.nodes[n] for n in names]
         return any(ops.is_random(n.op) for n in nodes) and not any(ops.is_source(n) or n.name in self.live.sources for n in nodes)
 
@@ -293,6 +298,8 @@ class Ends:
                 continue
             seen.add(current)
             operands = self.live.inputs(node)
+            if node.op == "Mul" and self._is_entropy(*operands):
+                return True
             made = [self.live.graph.nodes[r.node].op for r in operands]
             if node.op in ("Sub", "SquaredDifference") or (node.op == "Mul" and ("Log" in made or "Log1p" in made)):
                 if any(r in self.flow.sources or (r.node in self.flow.depends and r.node not in self.flow.touched) for r in operands):
@@ -301,4 +308,19 @@ class Ends:
                     self.compared_to_constants.update(seen)
                     return True
             stack.extend(r.node for r in operands if r.node in inside or r.node in self.flow.depends)
+        return False
+
+    def _is_entropy(self, first: Ref, second: Ref) -> bool:
+        """Whether a product is p · log p, of which the entropy is made that policies are rewarded for."""
+        for p, logarithm in ((first, second), (second, first)):
+            node, weight = self.live.graph.nodes[logarithm.node], self.live.graph.nodes[p.node]
+            if node.op in ("Log", "LogSoftmax"):
+                of = self.live.inputs(node)[0]
+                behind = [of]  # and what a constant was added to or a clip was put on
+                while behind[-1] != p and self.live.graph.nodes[behind[-1].node].op in _BEFORE_LOGARITHMS:
+                    behind.append(self.live.inputs(self.live.graph.nodes[behind[-1].node])[0])
+                if p in behind:
+                    return True
+                if node.op == "LogSoftmax" and weight.op in ("Softmax", "Exp") and self.live.inputs(weight)[0] in (of, logarithm):
+                    return True
         return False

@@ -11,14 +11,14 @@ from bnexport.graph import ops
 from bnexport.graph.graphdef import Node, Ref, topological
 from bnexport.graph.live import Live
 
-SHAPES_ONLY = frozenset({"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike"})
-"""Operators that ask for a tensor's shape and not for its values."""
 _SAVING = frozenset({"SaveV2", "Save", "SaveSlices", "QueueEnqueueManyV2", "QueueEnqueueV2", "QueueEnqueue", "QueueEnqueueMany"})
+_KEPT_FOR_GRADIENTS = frozenset({"OptionalFromValue", "OptionalNone"})
+"""How a branch of control flow v2 hands what is computed inside it to its gradient (tensorflow/python/ops/cond_v2.py)."""
 
 
 def belongs_to_training(node: Node) -> bool:
-    """Whether a node writes variables, saves, reports, or was made by tf.gradients."""
-    return ops.is_assignment(node.op) or ops.is_summary(node.op) or node.op in _SAVING or ops.is_gradient(node)
+    """Whether a node writes variables, saves, reports, was made by tf.gradients, or keeps a value for what that made."""
+    return ops.is_assignment(node.op) or ops.is_summary(node.op) or node.op in _SAVING or node.op in _KEPT_FOR_GRADIENTS or ops.is_gradient(node)
 
 
 class Flow:
@@ -30,7 +30,7 @@ class Flow:
         weighted: nodes that combine data with a weight.
         touched: those and all that depends on them.
         network: the nodes of the network.
-        losses: reductions over the batch after which no weight comes any more.
+        losses: cross entropies, and reductions over the batch after which no weight comes any more.
         lossy: those and what follows them, which is no part of the network.
         users_of: for each node, what takes from it.
     """
@@ -42,6 +42,7 @@ class Flow:
         for ref, users in self._users.items():
             self.users_of.setdefault(ref.node, []).extend(users)
         self._weights: dict[str, bool] = {}
+        self._on_gradients: set[str] | None = None
         self.depends: dict[str, int] = {}
         self.touched: set[str] = set()
         self.weighted: set[str] = set()
@@ -50,6 +51,7 @@ class Flow:
         inputs = 0
         for name in self.weighted:
             inputs |= self.depends[name]
+        inputs &= ~self._labels()
         self.network = {name for name in self.touched if self.depends[name] & ~inputs == 0}
         self.losses = self._losses()
         self.lossy = self.downstream(self.losses)
@@ -90,7 +92,7 @@ class Flow:
                 mask |= self.sources.get(ref, 0) | self.depends.get(ref.node, 0)
                 touched = touched or ref.node in self.touched
             self.depends[name] = mask
-            if node.op in SHAPES_ONLY:
+            if node.op in ops.SHAPES_ONLY:
                 continue
             if any(r.node not in reached and r not in self.sources and not live.is_dynamic(r) and self.is_weight(r) for r in live.inputs(node)):
                 self.weighted.add(name)
@@ -102,7 +104,34 @@ class Flow:
         """Whether a node only serves training (as arithmetic on gradients does), or something else was put in its place."""
         if belongs_to_training(node) or Ref(node.name) in self.live.replaced:
             return True
-        return any(ops.is_gradient(self.live.graph.nodes[r.node]) for r in self.live.inputs(node))
+        if self._on_gradients is None:
+            self._on_gradients = self._computed_with_gradients()
+        return node.name in self._on_gradients
+
+    def _computed_with_gradients(self) -> set[str]:
+        """All that depends on what tf.gradients made: clipping, a gradient's penalty, adversarial examples and what is computed from them."""
+        reached = {node.name for users in self._users.values() for node in users if ops.is_gradient(node)}
+        stack = list(reached)
+        while stack:
+            for user in self.users_of.get(stack.pop(), ()):
+                if user.name not in reached:
+                    reached.add(user.name)
+                    stack.append(user.name)
+        return reached
+
+    def _labels(self) -> int:
+        """The sources that cross entropies take for labels and whose logits do not depend on them, though a weight may touch them elsewhere.
+
+        (In a center loss, the classes' centers are looked up with the labels.)
+        """
+        labels = logits = 0
+        for name in self.depends:
+            node = self.live.graph.nodes[name]
+            if node.op in ops.CROSS_ENTROPIES:
+                given, wanted = (self.sources.get(r, 0) | self.depends.get(r.node, 0) for r in self.live.inputs(node)[:2])
+                logits |= given
+                labels |= wanted
+        return labels & ~logits
 
     def is_weight(self, ref: Ref) -> bool:
         """Whether a constant is made of a variable of more than one element, without having been reduced."""
@@ -119,11 +148,11 @@ class Flow:
         return self._weights[ref.node]
 
     def _losses(self) -> set[str]:
-        """Reductions over the batch after which no weight comes any more."""
+        """Cross entropies, and reductions over the batch after which no weight comes any more."""
         found = set()
         for name in self.network:
             node = self.live.graph.nodes[name]
-            if (
+            if node.op in ops.CROSS_ENTROPIES or (
                 (node.op in ops.REDUCTIONS or node.op in ("L2Loss", "AddN"))
                 and self.reduces_batch(node)
                 and not (self.downstream({name}) - {name}) & self.weighted
@@ -155,4 +184,4 @@ class Flow:
 
     def followers(self, name: str) -> list[Node]:
         """What takes a node's values, gradients and questions of shape aside."""
-        return [u for u in self.users_of.get(name, ()) if u.name in self.depends and u.op not in SHAPES_ONLY]
+        return [u for u in self.users_of.get(name, ()) if u.name in self.depends and u.op not in ops.SHAPES_ONLY]

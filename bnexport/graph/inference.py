@@ -18,7 +18,7 @@ from bnexport.graph.lower import Lowered, lower, missing_operators
 from bnexport.graph.names import find_named
 from bnexport.graph.provenance import by_key, untouched_statistics
 from bnexport.graph.shapes import Shapes, follow
-from bnexport.graph.statistics import Replacement, batch_statistics, use_moving_statistics
+from bnexport.graph.statistics import Replacement, batch_statistics, refuse_mixtures, use_moving_statistics
 from bnexport.graph.values import dtype_name
 from bnexport.graph.variables import Variables
 from bnexport.graph.writes import written_before_read
@@ -82,6 +82,7 @@ def read_inference(location: Location, options: Options) -> Inference:
     inputs = {live.resolve(ref): name for name, ref in ends.inputs.items()}
     outputs = {name: live.resolve(ref) for name, ref in ends.outputs.items()}
     order = topological(graph, [r.node for r in outputs.values()], live.inputs)
+    refuse_mixtures(live, [r.node for r in outputs.values()], moving)
     dynamic = [name for name in order if live.is_dynamic(Ref(name))]
     missing_operators(live, dynamic, list(inputs))
     shapes = follow(live, {name: ref for ref, name in inputs.items()}, list(outputs.values()), dynamic, options.shapes)

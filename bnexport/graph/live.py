@@ -215,8 +215,8 @@ class Live:
         )
 
     def inputs(self, node: Node) -> list[Ref]:
-        """A node's data inputs, followed; none of a source's: the queue or iterator behind it is no part of the network."""
-        if node.name in self.sources or ops.is_source(node):
+        """A node's data inputs, followed; none of a node through which data enters, be it out of a queue, an iterator or in a default's place."""
+        if node.name in self.sources or ops.is_source(node) or (node.op == "PlaceholderWithDefault" and self.is_input_with_default(node)):
             return []
         return [self.resolve(ref) for ref in node.inputs]
 

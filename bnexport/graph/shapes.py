@@ -13,7 +13,7 @@ import numpy as np
 
 from bnexport.errors import BnexportError, GraphError, UnsupportedOps, UsageError
 from bnexport.graph import ops
-from bnexport.graph.graphdef import Node, Ref
+from bnexport.graph.graphdef import Node, Ref, topological
 from bnexport.graph.live import Live
 from bnexport.kernels import OPS
 from bnexport.kernels.table import Abstract, infer
@@ -98,9 +98,9 @@ def follow(live: Live, inputs: Mapping[str, Ref], outputs: Sequence[Ref], order:
         if batch is None or not _mixes_rows(live, [_probe(live, declared, order, size, _OPEN_SIZES[0], batch) for size in PROBES], order):
             return shapes
         mixed = True
-    except GraphError:
+    except GraphError as error:
         if batch is None:
-            raise
+            raise GraphError(f"{error}{_open_batch(live, inputs, declared)}") from error
     shapes = _probe_twice(live, declared, order, (batch, batch), None)
     ends = [shapes.found[ref] for ref in outputs]
     if all(end[0].shape[:1] == (batch,) for end in ends):  # rows come out as they went in: it is a batch, and not an example's first dimension
@@ -208,10 +208,29 @@ def _probe(
                 operands[1] = _reshape_target(operands, batch, baked)
             results = infer(operator, attributes(node), operands)
         except BnexportError as cause:
-            raise GraphError(f"{live.graph.source}: at the node {name!r} ({node.op}): {cause}") from cause
+            raise GraphError(f"{live.graph.source}: at the node {name!r} ({node.op}): {cause}{_fed_sizes(live, declared, found, node)}") from cause
         for i, result in enumerate(results):
             found[Ref(name, i)] = result
     return found
+
+
+def _fed_sizes(live: Live, declared: Mapping[Ref, tuple[int | None, ...]], found: Mapping[Ref, Abstract], node: Node) -> str:
+    """What to tell the user of whole numbers that are fed, such as a batch size, where a shape is computed from them."""
+    sizes = [r for r in live.inputs(node) if r in found and found[r].value is None and found[r].dtype.kind in "iu" and len(found[r].shape) < 2]
+    names = topological(live.graph, [r.node for r in sizes], live.inputs) if sizes else []
+    fed = [str(ref) for ref, shape in declared.items() if shape == () and found[ref].dtype.kind in "iu" and ref.node in names]
+    return f"; it is computed from {' and '.join(fed)}, which --set {fed[0]}=NUMBER gives a value" if fed else ""
+
+
+def _open_batch(live: Live, inputs: Mapping[str, Ref], declared: Mapping[Ref, tuple[int | None, ...]]) -> str:
+    """What to tell the user who gave a batch size, beside an input whose batch is open."""
+    given = {ref.node: value for ref, value in live.fixed.items() if live.graph.nodes[ref.node].op in ops.PLACEHOLDERS and value.dtype.kind in "iu"}
+    opened = {name: declared[ref] for name, ref in inputs.items() if declared[ref] and declared[ref][0] is None}
+    if len(given) != 1 or not opened:
+        return ""
+    ((node, value),) = given.items()
+    shapes = " ".join(f"--shape {name}=" + ",".join("?" if s is None else str(s) for s in (value, *shape[1:])) for name, shape in opened.items())
+    return f"; if {node} is the number of rows, say so of the data as well: {shapes}"
 
 
 def _reshape_target(operands: Sequence[Abstract], batch: int, baked: int) -> Abstract:

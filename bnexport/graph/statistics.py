@@ -16,9 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from bnexport.errors import BnexportError
+from bnexport.errors import AmbiguousNetwork, BnexportError
 from bnexport.graph import ops
-from bnexport.graph.flow import SHAPES_ONLY
 from bnexport.graph.graphdef import Node, Ref, topological
 from bnexport.graph.live import Live
 
@@ -106,11 +105,11 @@ def _is_average(live: Live, update: Node, variable: str, statistic: Ref) -> bool
     zeros, ones = np.zeros(shape), np.ones(shape)
 
     def operands(node: Node) -> list[Ref]:
-        return [] if node.op in SHAPES_ONLY else [r for r in live.inputs(node) if r != statistic]
+        return [] if node.op in ops.SHAPES_ONLY else [r for r in live.inputs(node) if r != statistic]
 
     names = topological(live.graph, [live.resolve(update.inputs[1]).node], operands)
     nodes = [live.graph.nodes[name] for name in names]
-    if any(n.op in SHAPES_ONLY for n in nodes):
+    if any(n.op in ops.SHAPES_ONLY for n in nodes):
         return True  # by a factor such as n / (n - 1) for n rows
     fed = {Ref(n.name): _TRIAL for n in nodes if n.op in ops.PLACEHOLDERS}
 
@@ -221,7 +220,7 @@ def _is_plain_number(live: Live, ref: Ref) -> bool:
         seen.add(current)
         if node.op in _OF_NUMBERS:
             stack.extend(live.inputs(node))
-        elif node.op not in SHAPES_ONLY and (node.op not in ops.PLACEHOLDERS or node.attrs.get("shape")):
+        elif node.op not in ops.SHAPES_ONLY and (node.op not in ops.PLACEHOLDERS or node.attrs.get("shape")):
             return False
     return True
 
@@ -253,6 +252,51 @@ def _reduces_batch(live: Live, ref: Ref) -> bool:
 def _axes(live: Live, node: Node) -> list[int]:
     axes = live.inputs(node)[1]
     return [] if live.is_dynamic(axes) else [int(a) for a in live.value(axes).reshape(-1)]
+
+
+def refuse_mixtures(live: Live, roots: list[str], replaced: list[Replacement]) -> None:
+    """
+    Raises:
+        AmbiguousNetwork: of the statistics of some data, one is replaced by its moving average and another stays the batch's. Numbers made of both
+            are neither what training computes nor what inference should.
+    """
+    names = topological(live.graph, roots, live.inputs)
+    used = live.used_replacements(names)
+    over = {made: r for r in replaced if r.statistic in used for made in _made_of(live, r.statistic)}
+    for name in reversed(names) if over else []:  # the variance is computed after the mean that it needs
+        node = live.graph.nodes[name]
+        if node.op in ("Mean", "Sum") and live.is_dynamic(Ref(name)) and len(node.inputs) == 2 and 0 in _axes(live, node):
+            for made in _made_of(live, Ref(name)):
+                if (r := over.get(made)) is not None:
+                    raise AmbiguousNetwork(
+                        f"{live.graph.source}: {str(r.statistic)!r} has a moving average, {r.variable!r}, but none was found of {name!r}, which is "
+                        "taken over the same data (as in a graph of batch renormalisation that was saved from training): convert a graph that was "
+                        "built for inference, or take all statistics from the batch with --statistics batch"
+                    )
+
+
+def _made_of(live: Live, statistic: Ref) -> set[tuple[Ref, tuple[int, ...]]]:
+    """The data that a statistic is taken over, with the axes: for mean((x - mean)²) and mean(x²), as for mean(x), it is x."""
+    found = set()
+    stack = [statistic]
+    seen: set[Ref] = set()
+    while stack and len(seen) < _NEARBY:
+        ref = stack.pop(0)
+        if ref in seen:
+            continue
+        seen.add(ref)
+        node = live.graph.nodes[ref.node]
+        if node.op in ("Mean", "Sum") and len(node.inputs) == 2:
+            axes = tuple(_axes(live, node))
+            data = [live.inputs(node)[0]]
+            while data:
+                taken = live.graph.nodes[data[0].node]
+                if taken.op in ("Square", "SquaredDifference", "Sub"):
+                    data.extend(r for r in live.inputs(taken) if live.is_dynamic(r))
+                found.add((data.pop(0), axes))
+        elif node.op in _LINEAR or node.op in ("Squeeze", "Reshape", "Square", "SquaredDifference", "Sqrt"):
+            stack.extend(live.inputs(node))
+    return found
 
 
 def batch_statistics(live: Live, roots: list[str]) -> list[str]:

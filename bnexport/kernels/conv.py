@@ -238,11 +238,14 @@ def depthwise_conv2d(attrs: Attrs, x: NDArray, kernel: NDArray) -> NDArray:
 
 
 def _input_shape(attrs: Attrs, sizes: NDArray, kernel: Sequence[int], y: Sequence[int]) -> tuple[int, ...]:
-    """The NHWC shape that Conv2DBackpropInput's first operand asks for: four sizes, or only the height and the width."""
+    """The NHWC shape that the first operand of a transposed convolution asks for: all sizes, or only the height and the width.
+
+    TensorFlow demands that the number of images there is y's, so that y's is what counts: the other may be what a graph was built for.
+    """
     wanted = integers(sizes)
     if len(wanted) == 2:
         return (y[0], wanted[0], wanted[1], kernel[2])
-    return nhwc_shape(tuple(wanted), attrs)
+    return (y[0], *nhwc_shape(tuple(wanted), attrs)[1:])
 
 
 def _spread_shape(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
@@ -267,7 +270,7 @@ def conv2d_backprop_input(attrs: Attrs, sizes: NDArray, kernel: NDArray, y: NDAr
 def _volume_shape(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
     sizes, kernel, y = operands
     same_rank(5, kernel, y)
-    shape = nhwc_shape(tuple(integers(known(sizes, "size of a transposed convolution"))), attrs)
+    shape = _input_shape(attrs, known(sizes, "size of a transposed convolution"), kernel.shape, nhwc_shape(y.shape, attrs))
     counts = [s.count for s in _slides(attrs, shape, kernel.shape[:3])]
     if (shape[0], *counts, kernel.shape[4]) != nhwc_shape(y.shape, attrs) or shape[4] != kernel.shape[3]:
         raise shapes_differ("a transposed convolution", own_shape(shape, attrs), kernel.shape, y.shape)
@@ -278,7 +281,7 @@ def _volume_shape(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstra
 def conv3d_backprop_input(attrs: Attrs, sizes: NDArray, kernel: NDArray, y: NDArray) -> NDArray:
     """Transposed 3-D convolution: every plane spreads (`spread`) over the planes it would have come from."""
     back, weights = _wide(first_to_last(y) if channels_first(attrs) else y, kernel)
-    shape = nhwc_shape(tuple(integers(sizes)), attrs)
+    shape = _input_shape(attrs, sizes, kernel.shape, back.shape)
     planes, rows, columns = _slides(attrs, shape, kernel.shape[:3])
     out = np.zeros(shape, back.dtype)
     for tap in range(planes.size):

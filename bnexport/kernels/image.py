@@ -133,6 +133,20 @@ def resize_area(attrs: Attrs, x: NDArray, size: NDArray) -> NDArray:
     return np.ascontiguousarray(result)
 
 
+def _contrasted(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
+    x, factor = operands
+    if len(x.shape) < 3 or factor.shape:
+        raise shapes_differ("adjusting the contrast", x.shape, factor.shape)
+    return [Abstract(x.shape, x.dtype)]
+
+
+@op("AdjustContrastv2", infer=_contrasted)
+def adjust_contrast(attrs: Attrs, x: NDArray, factor: NDArray) -> NDArray:
+    """(x - mean) · factor + mean, with the mean of each channel of each image (..., H, W, C)."""
+    mean = x.mean(axis=(-3, -2), keepdims=True, dtype=np.float64 if x.dtype == np.float64 else np.float32)
+    return np.asarray((x - mean) * factor + mean).astype(x.dtype)
+
+
 def _cropped(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
     x, boxes, of, size = operands
     same_rank(4, x)

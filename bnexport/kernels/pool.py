@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from bnexport.errors import GraphError
-from bnexport.kernels.rules import integers, is_half, is_integer, known
+from bnexport.kernels.rules import integers, is_half, is_integer, known, same_rank
 from bnexport.kernels.table import Abstract, Attrs, NDArray, op, shapes_differ
 from bnexport.kernels.window import Slide, channels_first, first_to_last, last_to_first, nhwc_shape, own_shape, per_dimension, slide, slides
 
@@ -94,6 +94,42 @@ def max_pool(attrs: Attrs, x: NDArray) -> NDArray:
 def max_pool_v2(attrs: Attrs, x: NDArray, ksize: NDArray, strides: NDArray) -> NDArray:
     """MaxPool with window and strides as operands."""
     return max_pool(_v2(attrs, ksize, strides), x)  # type: ignore[no-any-return]  # registered kernels are callables of anything
+
+
+def _pooled_with_positions(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
+    same_rank(4, operands[0])
+    if per_dimension(attrs, "ksize", 4)[3] != 1:
+        raise GraphError("MaxPoolWithArgmax does not pool over channels in TensorFlow either")
+    (pooled,) = _pooled(attrs, operands)
+    return [pooled, Abstract(pooled.shape, np.dtype(attrs.get("Targmax", "int64")))]
+
+
+@op("MaxPoolWithArgmax", infer=_pooled_with_positions)
+def max_pool_with_argmax(attrs: Attrs, x: NDArray) -> tuple[NDArray, NDArray]:
+    """The largest element of each window, and where it lies: (row · W + column) · C + channel, the first of equal ones.
+
+    With `include_batch_in_index` that is counted over all images, ((image · H + row) · W + column) · C + channel.
+    """
+    images, height, width, channels = x.shape
+    _, rows, columns, _ = _slides(attrs, x.shape)
+    out = np.full((images, rows.count, columns.count, channels), _lowest(x.dtype), x.dtype)
+    found = np.full(out.shape, -1, np.int64)
+    index = np.arange(height * width * channels, dtype=np.int64).reshape(1, height, width, channels)
+    for dy in range(rows.size):
+        top, bottom, y = rows.reach(dy, height)
+        for dx in range(columns.size):
+            left, right, at = columns.reach(dx, width)
+            if top < bottom and left < right:
+                down = slice(y, y + (bottom - top - 1) * rows.stride + 1, rows.stride)
+                across = slice(at, at + (right - left - 1) * columns.stride + 1, columns.stride)
+                into = (slice(None), slice(top, bottom), slice(left, right))
+                seen = x[:, down, across]
+                better = (seen > out[into]) | (found[into] < 0)
+                out[into] = np.where(better, seen, out[into])
+                found[into] = np.where(better, index[:, down, across], found[into])
+    if attrs.get("include_batch_in_index", False):
+        found += np.arange(images, dtype=np.int64).reshape(-1, 1, 1, 1) * index.size
+    return out, found.astype(attrs.get("Targmax", "int64"))
 
 
 @op("AvgPool", "AvgPool3D", infer=_pooled)
