@@ -64,13 +64,13 @@ class Live:
 
     def _assume(self, predicate: Ref, values: dict[Ref, Any]) -> NDArray:
         """A value under these values of flags alone."""
-        before = self.fixed, self._resolved, self._values, self._dynamic, self._predicates, self._constants
+        before = self.fixed, self._resolved, self._values, self._narrow, self._dynamic, self._predicates, self._constants
         self.fixed = {ref: np.asarray(value) for ref, value in values.items()}
-        self._resolved, self._values, self._dynamic, self._predicates, self._constants = {}, {}, {}, {}, "assumed"
+        self._resolved, self._values, self._narrow, self._dynamic, self._predicates, self._constants = {}, {}, {}, {}, {}, "assumed"
         try:
             return self.value(predicate)
         finally:
-            self.fixed, self._resolved, self._values, self._dynamic, self._predicates, self._constants = before
+            self.fixed, self._resolved, self._values, self._narrow, self._dynamic, self._predicates, self._constants = before
 
     def assuming(self, values: dict[Ref, Any], ref: Ref) -> NDArray:
         """A value as it would be if these references had these values as well.
