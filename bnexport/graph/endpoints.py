@@ -11,6 +11,7 @@ from bnexport.graph.graphdef import Node, Ref, topological
 from bnexport.graph.live import Live
 from bnexport.graph.names import find_named
 
+_AUTOMATIC = ("truediv", "div", "read", "control_dependency", "exit", "step", "result")  # the last two are of loops that were written out
 _LISTED = 12  # candidates shown in an error
 
 
@@ -104,7 +105,10 @@ class _Networks:
         that compute the same as another from another input, and ends that only a penalty is computed from where their network has others.
         """
         groups: list[tuple[set[str], list[Ref]]] = []
-        for end in self.ends.find():
+        ends = self.ends.find()
+        if any(self._is_compared(end) for end in ends):
+            ends = [end for ends in self._whole([[end] for end in ends]) for end in ends]
+        for end in ends:
             ancestors = set(topological(self.live.graph, [end.node], self.live.inputs))
             mine, members = ancestors & self.flow.weighted, [end]
             rest = []
@@ -117,21 +121,49 @@ class _Networks:
         networks = [refs for _, refs in groups]
         for refs in networks:
             plain = [r for r in refs if not self._only_feeds(r.node)]
-            if plain:
-                refs[:] = plain
+            left_out = {r.node for r in refs} - {r.node for r in plain}
+            if plain or any(self.ends.is_term_of_loss(name) for name in left_out):
+                refs[:] = plain + self.ends.behind(left_out) or refs
         if len(networks) > 1:
             networks = [refs for refs in networks if self._is_saved(refs)] or networks
         if len(networks) > 1:
             networks = self._without_training_towers(networks)
         if len(networks) > 1:
+            networks = self._whole(networks)
+        if len(networks) > 1:
             memo: dict[Ref, int] = {}
             networks = list({tuple(sorted(self._fingerprint(r, memo) for r in refs)): refs for refs in reversed(networks)}.values())[::-1]
         return networks
 
+    def _is_compared(self, end: Ref) -> bool:
+        """Whether anything that is no part of the network, a loss or a metric, is computed from an end."""
+        return any(u.name not in self.flow.network for u in self.flow.followers(end.node))
+
+    def _whole(self, networks: list[list[Ref]]) -> list[list[Ref]]:
+        """The networks without what was only computed on the way to another and left lying: a recurrent layer's outputs where its state is used.
+
+        Nothing takes such an end, nobody gave it a name, and another network has all its variables, and more.
+        """
+        live = self.live
+        variables = [
+            {n for n in topological(live.graph, [r.node for r in refs], live.inputs) if live.graph.nodes[n].op in ops.VARIABLES} for refs in networks
+        ]
+        kept = []
+        for refs, mine in zip(networks, variables, strict=True):
+            left = not any(self.flow.followers(r.node) for r in refs) and all(
+                _is_automatic(live.graph.nodes[_authors_name(live, r).node]) for r in refs
+            )
+            if left and any(mine < others for others in variables):
+                self.ends.stepped_back += refs
+            else:
+                kept.append(refs)
+        return kept
+
     def _only_feeds(self, name: str) -> bool:
         """Whether losses and penalties are all that is computed from an end."""
         users = self.flow.followers(name)
-        return bool(users) and all(u.name in self.flow.lossy or u.name in self.ends.compared_to_constants for u in users)
+        compared = all(u.name in self.flow.lossy or u.name in self.ends.compared_to_constants for u in users)
+        return bool(users) and (compared or self.ends.is_term_of_loss(name))
 
     def _is_saved(self, refs: list[Ref]) -> bool:
         names = topological(self.live.graph, [r.node for r in refs], self.live.inputs)
@@ -187,7 +219,16 @@ def _authors_name(live: Live, ref: Ref) -> Ref:
 def _is_automatic(node: Node) -> bool:
     """Whether a node is called as TensorFlow calls one that was given no name: after its operator."""
     last = node.name.rpartition("/")[2].rstrip("0123456789").rstrip("_").lower()
-    return last in (node.op.lower().removesuffix("v2"), "truediv", "div", "read", "control_dependency")
+    return last.replace("_", "") == node.op.lower() or last in (
+        node.op.lower().removesuffix("v2"),
+        "truediv",
+        "div",
+        "read",
+        "control_dependency",
+        "exit",
+        "step",
+        "result",
+    )
 
 
 def named_endpoints(live: Live, inputs: list[str], outputs: list[str]) -> Endpoints:
@@ -197,20 +238,21 @@ def named_endpoints(live: Live, inputs: list[str], outputs: list[str]) -> Endpoi
         GraphError: a name is not in the graph.
         AmbiguousNetwork: outputs were not named, and inputs alone leave a choice.
     """
-    cut = {name: find_named(live.graph, tensor) for name, tensor in map(_split, inputs)}
+    cut = {name: find_named(live.graph, tensor) for name, tensor in map(split_name, inputs)}
     if cut:
         live.cut(cut.values())
     if not outputs:
         found = find_endpoints(live)
         return Endpoints(_order_inputs(live, cut, found.outputs.values()), found.outputs, found.alternatives)
-    wanted = {name: live.resolve(find_named(live.graph, tensor)) for name, tensor in map(_split, outputs)}
+    wanted = {name: live.resolve(find_named(live.graph, tensor)) for name, tensor in map(split_name, outputs)}
     for name, ref in wanted.items():
         if not live.is_dynamic(ref):
             raise GraphError(f"{live.graph.source}: the output {name!r} does not depend on any input: it is a constant")
     return Endpoints(_order_inputs(live, cut, wanted.values()), wanted)
 
 
-def _split(text: str) -> tuple[str, str]:
+def split_name(text: str) -> tuple[str, str]:
+    """What `NAME=TENSOR`, or a tensor's name alone, calls a tensor, and the tensor."""
     name, equals, tensor = text.partition("=")
     return (name, tensor) if equals else (name.removesuffix(":0"), name)
 

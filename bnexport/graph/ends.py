@@ -18,6 +18,7 @@ _ARITHMETIC = frozenset(
      "Mean", "Sqrt", "Exp", "Select", "SelectV2", "ClipByValue", "Cast"}
 )  # fmt: skip
 _RESHAPES = frozenset({"Reshape", "Squeeze", "ExpandDims", "Transpose"})
+_PARTS = frozenset({"Split", "SplitV", "Unpack"})
 _BEFORE_LOGARITHMS = frozenset({"Add", "AddV2", "Maximum", "Minimum", "Sub", "ClipByValue", "Exp"})
 _LOSS_SCOPES = frozenset(
     {"logistic_loss", "log_loss", "hinge_loss", "huber_loss", "mean_squared_error", "mean_pairwise_squared_error", "absolute_difference",
@@ -45,10 +46,14 @@ class Ends:
         self._likelihood: set[str] = set()  # logarithms of a likelihood, and the arithmetic before them
         self._position = {name: i for i, name in enumerate(self.live.graph.nodes)}
         self._untaken = self._not_chosen()
+        self._inside: set[str] = set()  # what is left of the network, and its ends, once `find` has stepped back
+        self._ends: set[str] = set()
 
     def find(self) -> list[Ref]:
         """The references of the network that nothing in it takes, after stepping back, in the graph's order."""
         inside = set(self.flow.network)
+        drawn = [name for name in self.flow.sampled - self.flow.lossy if not self.flow.followers(name)]
+        self.stepped_back = [Ref(name) for name in sorted(drawn, key=self._position.__getitem__)]
         while True:
             ends = [n for n in inside if not any(u.name in inside and u.op not in SHAPES_ONLY for u in self.flow.users_of.get(n, ()))]
             ends.sort(key=self._position.__getitem__)
@@ -56,13 +61,44 @@ class Ends:
             self._dropped |= dropped
             back = [n for n in ends if n in dropped or self._is_no_output(n, inside) or self._serves_training(n)]
             if not back:
-                return [Ref(n) for n in ends]
+                self._inside, self._ends = inside, set(ends)
+                return [ref for n in ends for ref in self._outputs(n)] + self._compared_parts(inside)
             for name in back:
                 if self._serves_training(name):
                     self._updates.add(name)
                 elif name not in dropped:
                     self.stepped_back.append(Ref(name))
             inside.difference_update(back)
+
+    def _outputs(self, name: str) -> list[Ref]:
+        """The outputs of an end that anything takes: of a Split, several."""
+        taken = [ref for ref in self.flow.taken.get(name, ()) if any(u.op not in SHAPES_ONLY for u in self.flow.users[ref])]
+        return sorted(taken) if len(taken) > 1 else [Ref(name)]
+
+    def _compared_parts(self, inside: set[str]) -> list[Ref]:
+        """The outputs of nodes of several outputs (a Split) of which only losses and metrics are computed, while the network goes on with others."""
+        found = []
+        for name in inside:
+            refs = self.flow.taken.get(name, ())
+            if len(refs) < 2 or self.live.graph.nodes[name].op not in _PARTS:
+                continue
+            users = {ref: [u for u in self.flow.users[ref] if u.name in self.flow.depends and u.op not in SHAPES_ONLY] for ref in refs}
+            if any(u.name in inside for us in users.values() for u in us):
+                found += [ref for ref, us in users.items() if us and not any(u.name in self.flow.network or u.name in self.flow.lossy for u in us)]
+        return sorted(found, key=lambda ref: (self._position[ref.node], ref.output))
+
+    def behind(self, names: set[str]) -> list[Ref]:
+        """The ends that come to light when these ends, which only serve losses, are left out: what is also compared with labels, or weighted."""
+        flow, inside = self.flow, set(self._inside)
+        found: set[str] = set()
+        back = set(names)
+        while back:
+            inside -= back
+            uncovered = [n for n in inside - self._ends - found if not any(u.name in inside for u in flow.followers(n))]
+            compared = {n for n in uncovered if any(u.name not in flow.network and u.name not in flow.lossy for u in flow.followers(n))}
+            found |= compared | (flow.weighted & set(uncovered))
+            back = set(uncovered) - found
+        return [Ref(n) for n in sorted(found, key=self._position.__getitem__)]
 
     def _not_chosen(self) -> set[Ref]:
         """What goes into decided conditions and comes out of none."""
@@ -96,7 +132,10 @@ class Ends:
         if not outside and not stepped:
             return False
         logarithm = node.op in ("Log", "Log1p")
-        if logarithm and (outside or any(u.op == "Mul" for u in stepped)):
+        if logarithm and (outside or any(u.op == "Mul" or u.name in self._likelihood for u in stepped)):
+            self._likelihood.add(name)
+            return True
+        if node.op in ("Add", "AddV2") and outside and self._is_logarithm_of_scale(node):
             self._likelihood.add(name)
             return True
         if not logarithm and node.op in _BEFORE_LOGARITHMS and any(u.op in ("Log", "Log1p") or u.name in self._likelihood for u in users):
@@ -111,6 +150,21 @@ class Ends:
         if node.op in _RESHAPES and outside and all("CrossEntropy" in u.op for u in outside):
             return True
         return all(u.name in self.flow.lossy or u in stepped for u in users) and self._compares(name, inside)
+
+    def _is_logarithm_of_scale(self, node: Node) -> bool:
+        """Whether a node adds a constant to a logarithm: what a density of a deviation given by the network is divided by."""
+        operands = self.live.inputs(node)
+        logarithm = [self.live.graph.nodes[r.node].op == "Log" for r in operands]
+        return any(logarithm) and any(not self.live.is_dynamic(r) and not self.flow.is_weight(r) for r in operands)
+
+    def is_term_of_loss(self, name: str) -> bool:
+        """Whether an end is only ever added to what depends on weights and on labels as well: entropies are, and penalties."""
+        users = self.flow.followers(name)
+        return bool(users) and all(u.op in ("Add", "AddV2", "AddN") and self._adds_to_loss(u, name) for u in users)
+
+    def _adds_to_loss(self, user: Node, name: str) -> bool:
+        others = [r.node for r in self.live.inputs(user) if r.node != name]
+        return user.name not in self.flow.network and any(r in self.flow.touched and r not in self.flow.network for r in others)
 
     def _normalises(self, node: Node, behind: list[Ref]) -> bool:
         """Whether a node divides by, or is, a sum of what it is divided into: what a cross entropy does to probabilities first."""

@@ -100,6 +100,10 @@ class Graph:
         return users
 
 
+_READING = {"ResourceGather": "Gather", "ResourceGatherNd": "GatherNd"}
+"""Operators that read a resource variable and do something with the value, and the operator that does it with a value."""
+
+
 def read_node(message: Any) -> Node:
     """A NodeDef as a `Node`."""
     inputs, controls = [], []
@@ -108,6 +112,9 @@ def read_node(message: Any) -> Node:
             controls.append(text[1:])
         else:
             inputs.append(parse_ref(text))
+    if message.op in _READING:
+        decoded = {"Tparams": decode_attribute(message.attr["dtype"])}
+        return Node(message.name, _READING[message.op], inputs, controls, Attributes(message.attr, decoded))
     return Node(message.name, message.op, inputs, controls, Attributes(message.attr))
 
 

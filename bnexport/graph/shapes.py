@@ -18,10 +18,10 @@ from bnexport.kernels import OPS
 from bnexport.kernels.table import Abstract, infer
 
 PROBES = (11, 13)  # two batch sizes that no real dimension is likely to be, so that a confusion shows as an error
-_OPEN_SIZES = (96, 128)  # for an image's height or width that the graph leaves open
+OPEN_SIZES = (96, 128)  # for an image's height or width that the graph leaves open
 _KEPT_BYTES = 1 << 16  # constants whose values shape rules may want are small
 
-_MAY_SATURATE = frozenset(
+MAY_SATURATE = frozenset(
     {"Minimum", "Maximum", "FloorDiv", "FloorMod", "Mod", "TruncateDiv", "TruncateMod", "Div", "RealDiv", "Floor", "Ceil", "Round", "Cast", "Equal",
      "NotEqual", "Less", "LessEqual", "Greater", "GreaterEqual", "ClipByValue", "Sign", "Min", "Max", "Pow", "Sqrt", "LogicalAnd", "LogicalOr",
      "LogicalNot"}
@@ -93,6 +93,11 @@ def follow(live: Live, inputs: Mapping[str, Ref], outputs: Sequence[Ref], order:
     try:
         return _probe_twice(live, declared, order, PROBES, batch)
     except GraphError:
+        if any(size is None for shape in declared.values() for size in shape[1:]):
+            try:  # a graph's adjacency matrix has as many columns as there are rows
+                return _probe_twice(live, declared, order, PROBES, batch, PROBES)
+            except GraphError:
+                pass  # what was found first is told
         if batch is None:
             raise
         shapes = _probe_twice(live, declared, order, (batch, batch), None)
@@ -104,9 +109,14 @@ def follow(live: Live, inputs: Mapping[str, Ref], outputs: Sequence[Ref], order:
 
 
 def _probe_twice(
-    live: Live, declared: Mapping[Ref, tuple[int | None, ...]], order: Sequence[str], sizes: tuple[int, int], baked: int | None
+    live: Live,
+    declared: Mapping[Ref, tuple[int | None, ...]],
+    order: Sequence[str],
+    sizes: tuple[int, int],
+    baked: int | None,
+    open_sizes: tuple[int, int] = OPEN_SIZES,
 ) -> Shapes:
-    probes = [_probe(live, declared, order, size, open_, baked) for size, open_ in zip(sizes, _OPEN_SIZES, strict=True)]
+    probes = [_probe(live, declared, order, size, open_, baked) for size, open_ in zip(sizes, open_sizes, strict=True)]
     shapes = Shapes({ref: (probes[0][ref], probes[1][ref]) for ref in probes[0] if ref in probes[1]})
     for ref, shape in declared.items():
         free = shape and (shape[0] is None or (baked is not None and shape[0] == baked))
@@ -114,7 +124,7 @@ def _probe_twice(
     for name in order:
         node, ref = live.graph.nodes[name], Ref(name)
         operands = [r for r in live.inputs(node) if r in shapes.found]
-        moved = node.op in _MAY_SATURATE and any(_differs(shapes.found[r]) for r in operands)
+        moved = node.op in MAY_SATURATE and any(_differs(shapes.found[r]) for r in operands)
         if ref in shapes.found and (moved or any(r in shapes.unsure for r in operands)) and shapes.constant(ref) is not None:
             shapes.unsure.update(r for r in shapes.found if r.node == name)
     return shapes
