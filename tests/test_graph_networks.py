@@ -218,6 +218,27 @@ def mixture_density(tf):
 
 
 @network
+def contrastive_distance(tf):
+    """Siamese networks: the loss squares the distance, and holds it against a margin."""
+    one, two, same = (tf.placeholder(tf.float32, shape, name=name) for name, shape in (("one", [None, 6]), ("two", [None, 6]), ("same", [None])))
+    with tf.variable_scope("tower", reuse=tf.AUTO_REUSE):
+        ends = [dense(tf, tf.nn.relu(dense(tf, x, 8, "a")), 3, "b") for x in (one, two)]
+    distance = tf.sqrt(tf.reduce_sum(tf.square(ends[0] - ends[1]), 1) + 1e-6, name="distance")
+    loss = tf.reduce_mean(same * tf.square(distance) + (1.0 - same) * tf.square(tf.maximum(1.0 - distance, 0.0)))
+    tf.train.AdamOptimizer().minimize(loss)
+    return Net({one: X, two: rows(5, 6, seed=9)}, [distance])
+
+
+@network
+def messages_along_edges(tf):
+    """A graph network: there are as many rows as nodes in one input, and as edges in the others."""
+    x, begin, end = vectors(tf), tf.placeholder(tf.int32, [None], name="begin"), tf.placeholder(tf.int32, [None], name="end")
+    messages = tf.nn.relu(dense(tf, tf.gather(x, begin), 4, "a"))
+    received = tf.unsorted_segment_sum(messages, end, tf.shape(x)[0])
+    return Net({x: X, begin: [0, 1, 2, 4], end: [1, 2, 2, 0]}, [dense(tf, tf.concat([x, received], 1), 3, "b")])
+
+
+@network
 def outputs_of_steps_that_nobody_takes(tf):
     x, label = tf.placeholder(tf.float32, [None, 4, 3], name="x"), tf.placeholder(tf.int32, [None], name="label")
     cells = tf.nn.rnn_cell.BasicLSTMCell(4), tf.nn.rnn_cell.GRUCell(4)

@@ -145,6 +145,10 @@ class Ends:
             return False
         if node.op in ("Neg", "Exp", "Minimum", "Maximum", "RealDiv", "Sum") and stepped and not outside:
             return self._normalises(node, behind) if node.op in ("RealDiv", "Sum") else True
+        if node.op in ("Square", "Pow") and not stepped and all(u.op == "Mul" for u in outside):
+            return True  # a distance is squared, and weighted by a label: the contrastive loss
+        if node.op == "Sub" and stepped and not outside and all(u.op in ("Maximum", "Relu") for u in stepped):
+            return True  # a margin that the network's result is held against
         if node.op in ops.SELECTS and self._chooses_by_sign(node):
             return True
         if node.op in _RESHAPES and outside and all("CrossEntropy" in u.op for u in outside):

@@ -82,7 +82,7 @@ def _close(graph: Graph, frame: Frame, reason: str) -> str:
     exits = sorted(n for n in frame.nodes if graph.nodes[n].op in _EXITS)
     loop = frame.name.removesuffix("/frame").removesuffix("/while_context")
     loop = f"{loop}/loop" if loop in graph.nodes else loop
-    graph.nodes[loop] = Node(loop, "While", list(entering), [], {"why": reason})
+    graph.nodes[loop] = Node(loop, "While", list(entering), [], {"_why": reason})
     for number, name in enumerate(exits):
         graph.nodes[name] = Node(name, "Identity", [Ref(loop, number)])
     _remove(graph, frame.nodes - set(exits))
@@ -392,7 +392,7 @@ class _Loop:
             name = f"{merge}/result_{number}"
             if new[merge] != old[merge]:
                 self.nodes[name] = Node(
-                    name, "SelectV2", [condition, new[merge], old[merge]], [], {"T": self.nodes[merge].attrs.get("T"), "ends": True}
+                    name, "SelectV2", [condition, new[merge], old[merge]], [], {"T": self.nodes[merge].attrs.get("T"), "_ends": True}
                 )
             chosen[merge] = Ref(name) if new[merge] != old[merge] else old[merge]
         return chosen

@@ -75,7 +75,7 @@ def missing_operators(live: Live, order: Sequence[str], inputs: Sequence[Ref]) -
     lines = []
     for op, names in sorted(missing.items()):
         shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-        why = next((str(live.graph.nodes[n].attrs["why"]) for n in names if "why" in live.graph.nodes[n].attrs), "")
+        why = next((str(live.graph.nodes[n].attrs["_why"]) for n in names if "_why" in live.graph.nodes[n].attrs), "")
         lines.append(f"  {op}: {shown}{_advice(op, why)}")
     raise UnsupportedOps(f"{live.graph.source}: the outputs depend on operators that bnexport does not have:\n" + "\n".join(lines))
 

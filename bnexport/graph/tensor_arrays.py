@@ -47,7 +47,7 @@ def leave_out_arrays(live: Live, loops: Iterable[str]) -> None:
     read = set(topological(live.graph, [*loops, *readers], live.inputs))
     states = {n.name for n in nodes.values() if _kind(n) in _WRITES | _SCATTERS | _STARTS} - read
     for node in list(nodes.values()):
-        if node.name in states or (node.attrs.get("ends") and live.resolve(node.inputs[1]).node in states):
+        if node.name in states or (node.attrs.get("_ends") and live.resolve(node.inputs[1]).node in states):
             nodes[node.name] = constant_node(node.name, np.zeros((), np.float32))
 
 
@@ -139,7 +139,7 @@ class _Arrays:
                     return self.live.resolve(node.inputs[2])
                 flow = _before(node, kind)
             elif kind == "SelectV2":
-                if not node.attrs.get("ends") or not self._unchanged(node, number):
+                if not node.attrs.get("_ends") or not self._unchanged(node, number):
                     return self._chosen(node, number)
                 flow = node.inputs[2]
             elif kind == "TensorArrayScatter" and not self._scatters(node, number):
@@ -153,7 +153,7 @@ class _Arrays:
         """Whether the step that a loop may end before, and that this chooses the result of, writes something else than this place."""
         new, old = self.live.resolve(node.inputs[1]), self.live.resolve(node.inputs[2])
         before = self.live.graph.nodes[old.node]
-        begun = self.live.resolve(before.inputs[1]) if before.attrs.get("ends") else old
+        begun = self.live.resolve(before.inputs[1]) if before.attrs.get("_ends") else old
         while new != begun:
             write = self.live.graph.nodes[new.node]
             kind = _kind(write)
