@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 from live_graph import Net, dense, rows
 
+from bnexport.conversion import convert
 from bnexport.errors import UnsupportedOps
 from bnexport.graph import loops
+from bnexport.options import Options
+from bnexport.runner import load
 
 pytestmark = pytest.mark.tensorflow
 X, SERIES, LENGTHS = rows(5, 6), rows(4, 5, 3), np.array([5, 2, 3, 1], np.int32)
@@ -154,6 +157,47 @@ def map_over_a_fixed_batch(tf):
     return Net({x: X}, [dense(tf, tf.map_fn(lambda row: tf.squeeze(tf.nn.relu(tf.matmul(row[None], w)), 0), x), 3, "out")])
 
 
+@network
+def a_decoder_that_may_stop_early(tf):
+    """Whether there is another step depends on what the network says; what was not written to the array is zeros."""
+    x, words = tf.placeholder(tf.float32, [None, 4], name="x"), tf.get_variable("words", [7, 4])
+    w, out = tf.get_variable("w", [8, 4]), tf.get_variable("out", [4, 7])
+
+    def step(i, h, word, done, array):
+        h = tf.tanh(tf.matmul(tf.concat([h, tf.gather(words, word)], 1), w))
+        scores = tf.matmul(h, out)
+        word = tf.argmax(scores, 1, output_type=tf.int32)
+        return i + 1, h, word, tf.logical_or(done, tf.equal(word, 2)), array.write(i, scores)
+
+    def goes_on(i, h, word, done, array):
+        return tf.logical_and(i < 6, tf.logical_not(tf.reduce_all(done)))
+
+    n = tf.shape(x)[0]
+    array = tf.TensorArray(tf.float32, 6, element_shape=[None, 7])
+    begin = [0, x, tf.zeros([n], tf.int32), tf.zeros([n], tf.bool), array]
+    result = tf.while_loop(goes_on, step, begin)
+    return Net({x: rows(2, 4)}, [tf.transpose(result[4].stack(), [1, 0, 2], name="scores"), tf.identity(result[1], name="state")])
+
+
+@network
+def an_array_that_grows_and_is_joined(tf):
+    x, w = tf.placeholder(tf.float32, [3, 6], name="x"), tf.get_variable("w", [6, 6])
+
+    def step(i, h, array):
+        h = tf.tanh(tf.matmul(h, w))
+        return i + 1, h, array.write(i, h)
+
+    _, _, array = tf.while_loop(lambda i, h, array: i < 4, step, [0, x, tf.TensorArray(tf.float32, 0, dynamic_size=True)])
+    return Net({x: rows(3, 6)}, [tf.reduce_sum(array.concat() * tf.get_variable("v", [6]), 1)])
+
+
+@network
+def variables_that_change_places(tf):
+    x, w = tf.placeholder(tf.float32, [None, 6], name="x"), tf.get_variable("w", [6, 6])
+    _, a, b = tf.while_loop(lambda i, a, b: i < 5, lambda i, a, b: (i + 1, b, tf.matmul(a, w) + 0.1 * b), [0, x, tf.nn.relu(x)])
+    return Net({x: X}, [dense(tf, tf.concat([a, b], 1), 3, "out")])
+
+
 @pytest.mark.parametrize("v2", [False, True], ids=["frames", "functions"])
 @pytest.mark.parametrize("build", NETWORKS, ids=lambda build: build.__name__)
 def test_matches_without_flags(tf, live, build, v2):
@@ -198,6 +242,21 @@ def test_a_length_that_depends_on_data_is_refused(tf, live, v2):
 
     with pytest.raises(UnsupportedOps, match=r"While: steps.*a loop.*its number of steps depends on data, on x"):
         live(build, cond_v2=v2).convert()
+
+
+def test_keras_layers_of_a_saved_model(tf, tmp_path):
+    """The user gives the open number of steps by the name that the signature has for the input."""
+    import tf_keras as keras
+
+    keras.utils.set_random_seed(4)
+    layers = [keras.layers.Input((None, 3), name="series"), keras.layers.Bidirectional(keras.layers.GRU(4)), keras.layers.Dense(2)]
+    model = keras.Sequential(layers)
+    expected = model(SERIES).numpy()
+    model.save(tmp_path / "saved", save_format="tf")
+    with pytest.raises(UnsupportedOps, match=r"--shape series=\?,STEPS,3"):
+        convert(tmp_path / "saved", tmp_path / "out.npz")
+    convert(tmp_path / "saved", tmp_path / "out.npz", Options(shapes={"series": (None, 5, 3)}))
+    assert np.abs(load(tmp_path / "out.npz").predict(SERIES) - expected).max() < 1e-5
 
 
 def counted(tf, steps):

@@ -129,7 +129,8 @@ class Flow:
             if (
                 (node.op in ops.REDUCTIONS or node.op in ("L2Loss", "AddN"))
                 and self.reduces_batch(node)
-                and not (self.downstream({name}) - {name}) & self.weighted
+                and not (after := self.downstream({name}) - {name}) & self.weighted
+                and not any("_ends" in self.live.graph.nodes[n].attrs for n in after)  # it tells how long a loop goes on
             ):
                 found.add(name)
         return found

@@ -101,11 +101,13 @@ def _write_out_loops(live: Live, options: Options) -> None:
     named = {name: find_named(graph, tensor) for name, tensor in map(split_name, options.inputs)}
     live.cut(named.values())
     remove_dropout(live)  # what a size is computed from may have gone through one
-    shapes = {named.get(name, parse_ref(name)): tuple(shape) for name, shape in options.shapes.items()}
     wanted = [find_named(graph, tensor) for _, tensor in map(split_name, options.outputs)]
-    for signature in graph.signatures.values():
-        wanted += [ref for info in signature.outputs.values() if (ref := parse_ref(info.name)).node in graph.nodes]
-    write_out_loops(live, shapes, wanted)
+    signature = graph.signatures.get(options.signature or "serving_default")
+    if signature is not None and not options.inputs and not options.outputs:
+        named = {key: parse_ref(info.name) for key, info in signature.inputs.items()}
+        wanted = [parse_ref(info.name) for info in signature.outputs.values()]
+    shapes = {named.get(name, parse_ref(name)): tuple(shape) for name, shape in options.shapes.items()}
+    write_out_loops(live, shapes, wanted, {ref: name for name, ref in named.items()})
 
 
 def record(inference: Inference, options: Options) -> dict[str, Any]:

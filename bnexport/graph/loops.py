@@ -27,7 +27,7 @@ MOST_NODES = 60_000
 """How many nodes loops may become: about a thousand steps of a recurrent layer."""
 
 _ENTERS = frozenset({"Enter", "RefEnter"})
-_INTEGERS = ("int32", "int64")
+_COUNTS = ("int32", "int64", "bool")
 _EXITS = frozenset({"Exit", "RefExit"})
 _NEXT = frozenset({"NextIteration", "RefNextIteration"})
 
@@ -48,12 +48,13 @@ class Frame:
     condition: Ref | None = None
 
 
-def write_out_loops(live: Live, shapes: Mapping[Ref, Sequence[int | None]], wanted: Iterable[Ref]) -> None:
+def write_out_loops(live: Live, shapes: Mapping[Ref, Sequence[int | None]], wanted: Iterable[Ref], names: Mapping[Ref, str]) -> None:
     """Writes out, in place, each loop of the graph whose number of steps is known; the exits of the others say why they are not.
 
     Args:
         shapes: shapes that the user gave to inputs.
         wanted: references that are outputs, whatever takes them.
+        names: what the user calls inputs, where that is not their name in the graph.
     """
     graph = live.graph
     sizes = Sizes(live, shapes)
@@ -64,7 +65,7 @@ def write_out_loops(live: Live, shapes: Mapping[Ref, Sequence[int | None]], want
             if not frame.nodes <= graph.nodes.keys():
                 continue  # it went with another, whose gradients it was part of
             try:
-                written += _Loop(live, sizes, frame, set(wanted)).write(MOST_NODES - written)
+                written += _Loop(live, sizes, frame, set(wanted), names).write(MOST_NODES - written)
             except _Refused as reason:
                 refused[frame.name] = str(reason)
             else:
@@ -153,12 +154,13 @@ class _Step:
 class _Loop:
     """One loop that stands in no other."""
 
-    def __init__(self, live: Live, sizes: Sizes, frame: Frame, wanted: set[Ref]):
+    def __init__(self, live: Live, sizes: Sizes, frame: Frame, wanted: set[Ref], names: Mapping[Ref, str]):
         self.live = live
         self.sizes = sizes
         self.frame = frame
         self.nodes = live.graph.nodes
         self.wanted = wanted
+        self.names = names
         self.enters = {n for n in frame.nodes if self.nodes[n].op in _ENTERS}
         self.switches = {n: self.nodes[n].inputs[0].node for n in frame.nodes if self._hands_on(self.nodes[n])}
 
@@ -243,10 +245,9 @@ class _Loop:
             shape = [None if a != b else a for a, b in zip(pair[0].shape, pair[1].shape, strict=True)] if pair else []
             if None in shape[1:]:
                 sizes = ",".join("?" if i == 0 else "STEPS" if size is None else str(size) for i, size in enumerate(shape))
-                return (
-                    f"its number of steps is a size that the graph leaves open, or depends on data; a fixed size is given with --shape {ref}={sizes}"
-                )
-        names = ", ".join(str(r) for r in sources)
+                option = f"--shape {self.names.get(ref, str(ref))}={sizes}"
+                return f"its number of steps is a size that the graph leaves open, or depends on data; a size is fixed with {option}"
+        names = ", ".join(self.names.get(r, str(r)) for r in sources)
         return "its number of steps depends on data" + (f", on {names} or its number of rows" if names else "")
 
     def _followed(self, refs: Sequence[Ref]) -> list[str]:
@@ -290,7 +291,7 @@ class _Loop:
         taken = {self.live.resolve(r) for r in self.wanted}
         users = self.live.graph.consumers()
         for node in list(self.nodes.values()):
-            counts = node.op == "Identity" and node.attrs.get("T") in _INTEGERS and not users.get(node.name)  # how many steps, which nobody asks
+            counts = node.op == "Identity" and node.attrs.get("T") in _COUNTS and not users.get(node.name)  # of steps, which nobody asks
             if node.op != "IdentityN" and not counts and not ops.is_gradient(node) and node.name not in self.frame.nodes:
                 taken.update(self.live.resolve(r) for r in node.inputs)
         exits = {n: self.switches.get(self.nodes[n].inputs[0].node, "") for n in self.frame.nodes if self.nodes[n].op in _EXITS}

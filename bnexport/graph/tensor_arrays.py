@@ -18,7 +18,8 @@ _SCATTERS = frozenset({"TensorArrayScatter", "TensorArrayUnpack", "TensorListFro
 _STARTS = frozenset({"TensorArray", "TensorListReserve", "EmptyTensorList"})
 _SIZES = frozenset({"TensorArraySize", "TensorListLength"})
 _READS = frozenset({"TensorArrayRead", "TensorListGetItem"})
-_STACKS = frozenset({"TensorArrayGather", "TensorArrayPack", "TensorListStack", "TensorArrayConcat"})
+_STACKS = frozenset({"TensorArrayGather", "TensorArrayPack", "TensorListStack", "TensorArrayConcat", "TensorListConcat"})
+_ACCUMULATORS = frozenset({"TensorListPushBack"})  # of what only gradients need
 
 
 def write_arrays(live: Live, sizes: Sizes) -> None:
@@ -43,7 +44,8 @@ def leave_out_arrays(live: Live, loops: Iterable[str]) -> None:
         loops: the names of loops that were not written out, which read them.
     """
     nodes = live.graph.nodes
-    readers = [n.name for n in nodes.values() if _kind(n) in _READS | _STACKS and not ops.is_gradient(n)]
+    others = [n for n in nodes.values() if n.op.startswith(("TensorArray", "TensorList")) and _kind(n) not in _WRITES | _SCATTERS | _STARTS]
+    readers = [n.name for n in others if _kind(n) not in _ACCUMULATORS and not ops.is_gradient(n)]
     read = set(topological(live.graph, [*loops, *readers], live.inputs))
     states = {n.name for n in nodes.values() if _kind(n) in _WRITES | _SCATTERS | _STARTS} - read
     for node in list(nodes.values()):
@@ -87,7 +89,7 @@ class _Arrays:
 
     def stack(self, node: Node, kind: str) -> Node | None:
         """All elements, or those of given numbers; what was never written is zeros."""
-        flow = node.inputs[0] if kind == "TensorListStack" else node.inputs[-1]
+        flow = node.inputs[0] if kind.startswith("TensorList") else node.inputs[-1]
         chosen = self.sizes.constant(node.inputs[1]) if kind == "TensorArrayGather" else None
         size = self._size(node, flow)
         if size is None or (kind == "TensorArrayGather" and chosen is None):
@@ -105,7 +107,7 @@ class _Arrays:
             self.live.graph.nodes[zeros] = Node(zeros, "ZerosLike", [written], [], {"T": self._dtype(node)})
             elements = [Ref(zeros) if e is None else e for e in elements]
         refs = [e for e in elements if e is not None]
-        if kind != "TensorArrayConcat":
+        if kind not in ("TensorArrayConcat", "TensorListConcat"):
             return Node(node.name, "Pack", refs, [], {"T": self._dtype(node), "N": len(refs), "axis": 0})
         axis = f"{node.name}/axis"
         self.live.graph.nodes[axis] = constant_node(axis, np.array(0, np.int32))
@@ -175,7 +177,7 @@ class _Arrays:
                 self.live.graph.nodes[zeros] = Node(zeros, "ZerosLike", [other])
                 ref = Ref(zeros)
             sides.append(ref)
-        self.live.graph.nodes[name] = Node(name, "SelectV2", [node.inputs[0], *sides])
+        self.live.graph.nodes[name] = Node(name, "SelectV2", [node.inputs[0], *sides], [], {"_ends": True})
         return Ref(name)
 
     def _scatters(self, node: Node, number: int) -> bool:
@@ -196,7 +198,7 @@ class _Arrays:
 
     def _size(self, reader: Node, flow: Ref) -> int | None:
         """How many places an array has: what it was made with, or more where it grows with what is written."""
-        most, grows = 0, False
+        most, grows, dynamic = 0, False, False
         while True:
             node = self.live.graph.nodes[self.live.resolve(flow).node]
             kind = _kind(node)
@@ -205,6 +207,7 @@ class _Arrays:
                 if index is None:
                     return None
                 most = max(most, int(index) + 1)
+                dynamic |= bool(node.attrs.get("resize_if_index_out_of_bounds"))
                 flow = _before(node, kind)
             elif kind == "SelectV2":
                 grows = True  # by a step that may not be taken
@@ -220,7 +223,7 @@ class _Arrays:
         if _kind(node) not in ("TensorArray", "TensorListReserve"):
             return None
         size = self.sizes.constant(node.inputs[0 if _kind(node) == "TensorArray" else 1])
-        dynamic = bool(node.attrs.get("dynamic_size"))
+        dynamic |= bool(node.attrs.get("dynamic_size"))
         if size is None or (dynamic and grows):
             return None
         return max(most, int(size)) if dynamic else int(size)
