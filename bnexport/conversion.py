@@ -102,6 +102,7 @@ def _refuse_options_of_graphs(location: Location, options: Options) -> None:
 
 def _from_graph(location: Location, options: Options) -> Program:
     from bnexport.fold import Network, fold
+    from bnexport.fold.sharing import share_arrays
     from bnexport.graph.inference import read_inference, record
 
     inference = read_inference(location, options)
@@ -109,6 +110,7 @@ def _from_graph(location: Location, options: Options) -> Program:
     lowered = inference.lowered
     network = Network(lowered.layers, lowered.shapes, [lowered.tensors[ref] for ref in inference.outputs.values()])
     entries["unfolded"] = fold(network, inference.dtype())
+    share_arrays(network.layers)
     return Program(
         inference.input_ports(), network.layers, inference.output_ports(network.outputs), {"producer": f"bnexport {__version__}", **entries}
     )

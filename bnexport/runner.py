@@ -7,7 +7,8 @@ A program is compiled once into a list of steps over numbered slots. Large batch
 what one layer writes is still in the cache when the next one reads it. Nothing here imports anything but NumPy, and h5py for a bundle that is HDF5.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ class Model:
                 return self._chain.run(data)
             return self._chain.run(self._checked(data)[0])
         feeds = self._checked(data)
-        with ieee():
+        with ieee(), self._explained(feeds):
             results = self._run_rows(feeds)
         results = [value if own else value.copy() for own, value in zip(self._own, results, strict=True)]
         if len(self.outputs) == 1:
@@ -119,9 +120,10 @@ class Model:
         if self._incomplete:
             raise IncompleteBundle(f"{self.source}: {self._incomplete}")
         values: list[Any] = [None] * len(self._slots)
-        for port, value in zip(self.inputs, self._checked(data), strict=True):
+        feeds = self._checked(data)
+        for port, value in zip(self.inputs, feeds, strict=True):
             values[self._slots[port.tensor]] = value
-        with ieee():
+        with ieee(), self._explained(feeds):
             self._take(self._compiled(keep=True), values)
         return {name: values[slot] for name, slot in self._slots.items()}
 
@@ -143,10 +145,28 @@ class Model:
             if port.name not in given:
                 raise InputError(f"{self.source}: the input {port.name!r} is missing; {_expected(port)}")
             feeds.append(_fitted(self.source, port, given[port.name]))
-        rows = {port.name: value.shape[0] for port, value in zip(self.inputs, feeds, strict=True) if port.shape and port.shape[0] is None}
-        if len(set(rows.values())) > 1:
-            raise InputError(f"{self.source}: the inputs have different numbers of rows: {', '.join(f'{n} has {r}' for n, r in rows.items())}")
+        if (self.row_by_row or self._batch is not None) and (rows := self._different_rows(feeds)):
+            raise InputError(f"{self.source}: the inputs have different numbers of rows: {rows}")
         return feeds
+
+    def _different_rows(self, feeds: list[NDArray]) -> str:
+        """The inputs' numbers of rows where they differ: of a graph's nodes and of its edges, they may."""
+        rows = {port.name: value.shape[0] for port, value in zip(self.inputs, feeds, strict=True) if port.shape and port.shape[0] is None}
+        return ", ".join(f"{name} has {count}" for name, count in rows.items()) if len(set(rows.values())) > 1 else ""
+
+    @contextmanager
+    def _explained(self, feeds: list[NDArray]) -> Iterator[None]:
+        """Says of arrays that do not fit together, of inputs with different numbers of rows, that this is why.
+
+        Raises:
+            InputError: NumPy refused to combine arrays.
+        """
+        try:
+            yield
+        except BundleError as cause:
+            if not (rows := self._different_rows(feeds)):
+                raise
+            raise InputError(f"{self.source}: the inputs have different numbers of rows: {rows}; {cause}") from cause
 
     def _run_rows(self, feeds: list[NDArray]) -> list[NDArray]:
         batched = [bool(p.shape) and p.shape[0] is None for p in self.inputs]

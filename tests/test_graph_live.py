@@ -1,4 +1,4 @@
-"""Function calls written out, and what stops a conversion: loops, Python code, operators that bnexport does not have."""
+"""Function calls written out, and what stops a conversion: Python code, operators that bnexport does not have."""
 
 import re
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from live_graph import Net, dense, rows
 
-from bnexport.errors import BnexportError, GraphError, UnsupportedOps
+from bnexport.errors import BnexportError, UnsupportedOps
 
 pytestmark = pytest.mark.tensorflow
 X = rows(5, 6)
@@ -89,20 +89,6 @@ def test_a_static_recurrent_network_is_its_operators(tf, live):
         return Net({x: rows(5, 4, 6)}, [tf.nn.softmax(dense(tf, tf.reshape(h, [-1, 5]), 3, "out"), name="y")])
 
     live(build).matches()
-
-
-@pytest.mark.parametrize("v2", [False, True])
-def test_a_loop_is_refused_by_name(tf, live, v2):
-    def build():
-        x = tf.placeholder(tf.float32, [None, 6], name="x")
-        w = tf.get_variable("w", [6, 6])
-        _, h = tf.while_loop(lambda i, h: i < 3, lambda i, h: (i + 1, tf.tanh(tf.matmul(h, w))), [0, x], shape_invariants=None, name="steps")
-        return Net({x: X}, [tf.matmul(h, w, name="y")])
-
-    with pytest.raises(
-        GraphError, match=r"steps.* loop.*tf\.while_loop.*static number of steps|steps.*\n?.*a loop, as tf\.while_loop and dynamic_rnn make"
-    ):
-        live(build, cond_v2=v2).convert(outputs=["y"])
 
 
 def test_a_loop_beside_the_network_does_no_harm(tf, live):

@@ -168,6 +168,104 @@ def features_and_their_mean(tf):
     return Net({x: X}, [dense(tf, tf.concat([x - mean, mean], 1), 3, "a")])
 
 
+@network
+def policy_value_and_entropy(tf):
+    """A2C: actions are drawn by Gumbel's trick, and the entropy is a part of the loss that no label is compared to."""
+    x, action, gain = vectors(tf), tf.placeholder(tf.int32, [None], name="action"), tf.placeholder(tf.float32, [None], name="gain")
+    h = tf.tanh(dense(tf, x, 8, "a"))
+    logits, value = dense(tf, h, 3, "policy"), tf.reshape(dense(tf, h, 1, "value"), [-1], name="value_of_state")
+    tf.argmax(logits - tf.log(-tf.log(tf.random_uniform(tf.shape(logits)))), 1)
+    shifted = logits - tf.reduce_max(logits, 1, keepdims=True)
+    total = tf.reduce_sum(tf.exp(shifted), 1, keepdims=True)
+    entropy = tf.reduce_mean(tf.reduce_sum(tf.exp(shifted) / total * (tf.log(total) - shifted), 1))
+    taken = tf.nn.sparse_softmax_cross_entropy_with_logits(logits=logits, labels=action)
+    loss = tf.reduce_mean(gain * taken) - 0.01 * entropy + tf.reduce_mean(tf.square(value - gain))
+    tf.train.RMSPropOptimizer(0.01).minimize(loss)
+    return Net({x: X}, [logits, value])
+
+
+@network
+def categorical_policy(tf):
+    x, action = vectors(tf), tf.placeholder(tf.int32, [None], name="action")
+    logits = dense(tf, tf.tanh(dense(tf, x, 8, "a")), 3, "policy")
+    policy = tf.distributions.Categorical(logits=logits)
+    policy.sample(name="drawn")
+    tf.train.AdamOptimizer().minimize(-tf.reduce_mean(policy.log_prob(action) + 0.01 * policy.entropy()))
+    return Net({x: X}, [logits])
+
+
+@network
+def gaussian_policy(tf):
+    """Actions are drawn from what the network says, which is its mean and deviation."""
+    x, action = vectors(tf), tf.placeholder(tf.float32, [None, 2], name="action")
+    h = tf.tanh(dense(tf, x, 8, "a"))
+    mean, deviation = tf.tanh(dense(tf, h, 2, "mean")), tf.nn.softplus(dense(tf, h, 2, "deviation")) + 1e-4
+    policy = tf.distributions.Normal(mean, deviation, name="policy")
+    tf.clip_by_value(tf.squeeze(policy.sample(1), axis=0), -2.0, 2.0)
+    tf.train.AdamOptimizer().minimize(-tf.reduce_mean(policy.log_prob(action) + 0.01 * policy.entropy()))
+    return Net({x: X}, [policy.loc, policy.scale])
+
+
+@network
+def mixture_density(tf):
+    """Of three parts of one layer, one is the mean, which only the loss takes."""
+    x, y = vectors(tf), tf.placeholder(tf.float32, [None, 1], name="label")
+    weight, mean, deviation = tf.split(dense(tf, tf.tanh(dense(tf, x, 8, "a")), 9, "b"), 3, 1)
+    weight, deviation = tf.nn.softmax(weight), tf.exp(deviation)
+    density = tf.exp(-tf.square((y - mean) / deviation) / 2) / deviation
+    tf.train.AdamOptimizer().minimize(tf.reduce_mean(-tf.log(tf.reduce_sum(density * weight, 1))))
+    return Net({x: X}, [weight, mean, deviation])
+
+
+@network
+def contrastive_distance(tf):
+    """Siamese networks: the loss squares the distance, and holds it against a margin."""
+    one, two, same = (tf.placeholder(tf.float32, shape, name=name) for name, shape in (("one", [None, 6]), ("two", [None, 6]), ("same", [None])))
+    with tf.variable_scope("tower", reuse=tf.AUTO_REUSE):
+        ends = [dense(tf, tf.nn.relu(dense(tf, x, 8, "a")), 3, "b") for x in (one, two)]
+    distance = tf.sqrt(tf.reduce_sum(tf.square(ends[0] - ends[1]), 1) + 1e-6, name="distance")
+    loss = tf.reduce_mean(same * tf.square(distance) + (1.0 - same) * tf.square(tf.maximum(1.0 - distance, 0.0)))
+    tf.train.AdamOptimizer().minimize(loss)
+    return Net({one: X, two: rows(5, 6, seed=9)}, [distance])
+
+
+@network
+def messages_along_edges(tf):
+    """A graph network: there are as many rows as nodes in one input, and as edges in the others."""
+    x, begin, end = vectors(tf), tf.placeholder(tf.int32, [None], name="begin"), tf.placeholder(tf.int32, [None], name="end")
+    messages = tf.nn.relu(dense(tf, tf.gather(x, begin), 4, "a"))
+    received = tf.unsorted_segment_sum(messages, end, tf.shape(x)[0])
+    return Net({x: X, begin: [0, 1, 2, 4], end: [1, 2, 2, 0]}, [dense(tf, tf.concat([x, received], 1), 3, "b")])
+
+
+@network
+def outputs_of_steps_that_nobody_takes(tf):
+    x, label = tf.placeholder(tf.float32, [None, 4, 3], name="x"), tf.placeholder(tf.int32, [None], name="label")
+    cells = tf.nn.rnn_cell.BasicLSTMCell(4), tf.nn.rnn_cell.GRUCell(4)
+    outputs, _, _ = tf.nn.static_bidirectional_rnn(*cells, tf.unstack(x, 4, 1), dtype=tf.float32)
+    logits = dense(tf, outputs[-1], 3, "b")
+    tf.train.AdamOptimizer().minimize(tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(logits=logits, labels=label)))
+    return Net({x: rows(5, 4, 3)}, [logits])
+
+
+@network
+def positions_up_to_a_length(tf):
+    """As GPT-2: texts of any length, but positions are looked up in a table that is shorter than a size that stands for any."""
+    x = tf.placeholder(tf.int32, [None, None], name="x")
+    words, places = tf.get_variable("words", [20, 4]), tf.get_variable("places", [9, 4])
+    number = tf.tile(tf.range(tf.shape(x)[1])[None], [tf.shape(x)[0], 1])
+    h = tf.nn.embedding_lookup(words, x) + tf.gather(places, number)
+    return Net({x: [[3, 5, 0, 19], [1, 1, 2, 7]]}, [tf.tensordot(h, tf.get_variable("w", [4, 2]), 1, name="y")])
+
+
+@network
+def graph_convolution(tf):
+    """The adjacency matrix has as many columns as there are rows."""
+    edges, x = tf.placeholder(tf.float32, [None, None], name="edges"), vectors(tf)
+    h = tf.nn.relu(tf.matmul(edges, tf.matmul(x, tf.get_variable("a", [6, 4]))))
+    return Net({edges: rows(5, 5), x: X}, [tf.matmul(edges, tf.matmul(h, tf.get_variable("b", [4, 3])), name="y")])
+
+
 @pytest.mark.parametrize("cond_v2", [False, True], ids=["switch_merge", "cond_v2"])
 @pytest.mark.parametrize("build", NETWORKS, ids=lambda build: build.__name__)
 def test_matches_without_flags(tf, live, build, cond_v2):
@@ -202,3 +300,23 @@ def test_noise_of_a_strength_that_is_fed(tf, live):
 
     with pytest.raises(UnsupportedOps, match="RandomStandardNormal: random_normal/RandomStandardNormal"):
         live(build).convert()
+
+
+def test_words_looked_up_in_a_resource_variable(tf, live):
+    def build():
+        words = tf.placeholder(tf.int32, [None, 3], name="words")
+        table = tf.get_variable("table", [20, 4], dtype=tf.float64)
+        return Net({words: [[3, 5, 19], [0, 1, 1]]}, [tf.nn.softmax(tf.reduce_sum(tf.nn.embedding_lookup(table, words), 1), name="y")])
+
+    program = live(build, resource=True).matches(tolerance=1e-12)
+    assert [layer.op for layer in program.layers if layer.arrays] == ["Gather"]
+
+
+def test_what_was_drawn_is_an_alternative(tf, live):
+    def build():
+        x = vectors(tf)
+        mean = dense(tf, x, 3, "a")
+        tf.add(mean, tf.random_normal(tf.shape(mean)), name="action")
+        return Net({x: X}, [mean])
+
+    assert live(build).matches().conversion["alternatives"] == ["action"]

@@ -62,8 +62,9 @@ class Manifest:
         """The program with its arrays, which nobody can write to."""
         for array in values.values():
             array.setflags(write=False)
+        arrays = {name: InMemory(array) for name, array in values.items()}
         for layer, roles in zip(self.program.layers, self.roles, strict=True):
-            layer.arrays.update({role: InMemory(values[name]) for role, name in roles.items()})
+            layer.arrays.update({role: arrays[name] for role, name in roles.items()})
         return self.program
 
 
@@ -80,7 +81,7 @@ def named_arrays(program: Program) -> dict[str, Array]:
             array = layer.arrays[role]
             if role in ("", ".", ".."):
                 raise BundleError(f"an array of the layer {layer.name} has the role {role!r}, which is no name")
-            if name in named:
+            if named.get(name, array) is not array:
                 raise BundleError(f"two arrays of the network would both be called {name}")
             if array.dtype.newbyteorder("=").name not in DTYPES:
                 raise BundleError(f"the array {name} is of dtype {array.dtype.name}, which a bundle does not hold; it holds {', '.join(DTYPES)}")
@@ -219,17 +220,19 @@ class _Absent:
 def _roles(layers: Sequence[Layer]) -> list[dict[str, str]]:
     """For each layer the names of its arrays by role: `layer/role`, with what a path cannot have written as in a URL.
 
+    An array that several layers hold is called after the first of them.
     A layer may be called as another's array (`a` has a `kernel`, and there is a layer `a/kernel`). In HDF5 that name would have to be a group and a
     dataset at once, so that layer's slashes are escaped.
     """
     owners = [_safe(layer.name) for layer in layers]
     leaves = {f"{owner}/{_escape(role, '')}" for owner, layer in zip(owners, layers, strict=True) for role in layer.arrays}
     names = []
+    taken: dict[int, str] = {}
     for owner, layer in zip(owners, layers, strict=True):
         parts = owner.split("/")
         if any("/".join(parts[:n]) in leaves for n in range(2, len(parts) + 1)):
             owner = "%2F".join(parts)
-        names.append({role: f"{owner}/{_escape(role, '')}" for role in layer.arrays})
+        names.append({role: taken.setdefault(id(array), f"{owner}/{_escape(role, '')}") for role, array in layer.arrays.items()})
     return names
 
 

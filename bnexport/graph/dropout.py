@@ -161,7 +161,7 @@ def _leaves(live: Live, ref: Ref) -> set[Ref]:
     """What a scalar is computed from that has no value yet: what is fed, and conditions that are not decided (keep = tf.cond(training, …))."""
 
     def is_leaf(node: Node) -> bool:
-        return ops.is_source(node) or node.op == "PlaceholderWithDefault" or node.op in ops.MERGES
+        return ops.is_source(node) or node.op == "PlaceholderWithDefault" or node.op in ops.MERGES or node.op in ops.LOOPS
 
     order = topological(live.graph, [live.resolve(ref).node], lambda node: [] if is_leaf(node) else live.inputs(node))
     return {Ref(name) for name in order if is_leaf(live.graph.nodes[name])} if len(order) < 32 else set()

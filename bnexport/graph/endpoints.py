@@ -11,6 +11,7 @@ from bnexport.graph.graphdef import Node, Ref, topological
 from bnexport.graph.live import Live
 from bnexport.graph.names import find_named
 
+_AUTOMATIC = ("truediv", "div", "read", "control_dependency", "exit", "step", "result")  # the last two are of loops that were written out
 _LISTED = 12  # candidates shown in an error
 
 
@@ -116,15 +117,17 @@ class _Networks:
         that compute the same as another from another input, and, where their network has others, ends that only a penalty is computed from or that
         depend on random numbers.
         """
-        networks = self._grouped(self.ends.find())
+        networks = self._grouped(self._taken(self.ends.find()))
         penalties = {end.node for refs in networks for end in self._penalised(refs)}
         if penalties:  # what stands before one may be an output: policies stand before their entropy
-            networks = self._grouped(self.ends.find(self._serving(penalties)))
+            networks = self._grouped(self._taken(self.ends.find(self._serving(penalties))))
             networks = [[end for end in refs if end not in self._penalised(refs)] for refs in networks]
         if len(networks) > 1:
             networks = [refs for refs in networks if self._is_saved(refs)] or networks
         if len(networks) > 1:
             networks = self._without_training_towers(networks)
+        if len(networks) > 1:
+            networks = self._whole(networks)
         if len(networks) > 1:
             memo: dict[Ref, int] = {}
             networks = list({tuple(sorted(self._fingerprint(r, memo) for r in refs)): refs for refs in reversed(networks)}.values())[::-1]
@@ -168,10 +171,41 @@ class _Networks:
         names = topological(self.live.graph, [end.node], self.live.inputs)
         return not any(ops.is_random(self.live.graph.nodes[name].op) for name in names)
 
+    def _taken(self, ends: list[Ref]) -> list[Ref]:
+        """The ends without those that were left lying, where losses and metrics tell which are not."""
+        if not any(self._is_compared(end) for end in ends):
+            return ends
+        return [end for refs in self._whole([[end] for end in ends]) for end in refs]
+
+    def _is_compared(self, end: Ref) -> bool:
+        """Whether anything that is no part of the network, a loss or a metric, is computed from an end."""
+        return any(u.name not in self.flow.network for u in self.flow.followers(end.node))
+
+    def _whole(self, networks: list[list[Ref]]) -> list[list[Ref]]:
+        """The networks without what was only computed on the way to another and left lying: a recurrent layer's outputs where its state is used.
+
+        Nothing takes such an end, nobody gave it a name, and another network has all its variables, and more.
+        """
+        live = self.live
+        variables = [
+            {n for n in topological(live.graph, [r.node for r in refs], live.inputs) if live.graph.nodes[n].op in ops.VARIABLES} for refs in networks
+        ]
+        kept = []
+        for refs, mine in zip(networks, variables, strict=True):
+            left = not any(self.flow.followers(r.node) for r in refs) and all(
+                _is_automatic(live.graph.nodes[_authors_name(live, r).node]) for r in refs
+            )
+            if left and any(mine < others for others in variables):
+                self.ends.stepped_back += refs
+            else:
+                kept.append(refs)
+        return kept
+
     def _only_feeds(self, name: str) -> bool:
         """Whether losses and penalties are all that is computed from an end."""
         users = self.flow.followers(name)
-        return bool(users) and all(u.name in self.flow.lossy or u.name in self.ends.compared_to_constants for u in users)
+        compared = all(u.name in self.flow.lossy or u.name in self.ends.compared_to_constants for u in users)
+        return bool(users) and (compared or self.ends.is_term_of_loss(name))
 
     def _is_saved(self, refs: list[Ref]) -> bool:
         names = topological(self.live.graph, [r.node for r in refs], self.live.inputs)
@@ -227,7 +261,16 @@ def _authors_name(live: Live, ref: Ref) -> Ref:
 def _is_automatic(node: Node) -> bool:
     """Whether a node is called as TensorFlow calls one that was given no name: after its operator."""
     last = node.name.rpartition("/")[2].rstrip("0123456789").rstrip("_").lower()
-    return last in (node.op.lower().removesuffix("v2"), "truediv", "div", "read", "control_dependency")
+    return last.replace("_", "") == node.op.lower() or last in (
+        node.op.lower().removesuffix("v2"),
+        "truediv",
+        "div",
+        "read",
+        "control_dependency",
+        "exit",
+        "step",
+        "result",
+    )
 
 
 def named_endpoints(live: Live, inputs: list[str], outputs: list[str]) -> Endpoints:
@@ -254,14 +297,19 @@ def named_endpoints(live: Live, inputs: list[str], outputs: list[str]) -> Endpoi
 def _named(live: Live, texts: list[str], option: str) -> dict[str, Ref]:
     named: dict[str, Ref] = {}
     for text in texts:
-        name, equals, tensor = text.partition("=")
-        if not name or (equals and not tensor):
+        name, tensor = split_name(text)
+        if not name or not tensor:
             raise UsageError(f"{option} {text}: give the name of a tensor, or NAME=TENSOR")
-        ref = find_named(live.graph, tensor if equals else name)
-        name = name if equals else name.removesuffix(":0")
+        ref = find_named(live.graph, tensor)
         if named.setdefault(name, ref) != ref:
             raise UsageError(f"{option} {text}: the name {name!r} stands for {named[name]} already")
     return named
+
+
+def split_name(text: str) -> tuple[str, str]:
+    """What `NAME=TENSOR`, or a tensor's name alone, calls a tensor, and the tensor."""
+    name, equals, tensor = text.partition("=")
+    return (name, tensor) if equals else (name.removesuffix(":0"), name)
 
 
 def _order_inputs(live: Live, named: dict[str, Ref], outputs: Iterable[Ref]) -> dict[str, Ref]:

@@ -9,7 +9,7 @@ from collections.abc import Collection
 
 from bnexport.graph import ops
 from bnexport.graph.flow import Flow, belongs_to_training
-from bnexport.graph.graphdef import Node, Ref, topological
+from bnexport.graph.graphdef import Node, Ref
 
 _DECISIONS = frozenset(
     {"ArgMax", "ArgMin", "Equal", "NotEqual", "Greater", "GreaterEqual", "Less", "LessEqual", "InTopK", "InTopKV2", "TopK", "TopKV2", "Round", "Rint",
@@ -28,6 +28,7 @@ _COMBINATIONS = frozenset(
 )  # fmt: skip
 """How a term enters its loss."""
 _NEARBY = 24  # nodes looked at behind a term
+_PARTS = frozenset({"Split", "SplitV", "Unpack"})
 _BEFORE_LOGARITHMS = frozenset({"Add", "AddV2", "Maximum", "Minimum", "Sub", "ClipByValue", "Exp"})
 _LOSS_SCOPES = frozenset(
     {"logistic_loss", "log_loss", "hinge_loss", "huber_loss", "mean_squared_error", "mean_pairwise_squared_error", "absolute_difference",
@@ -58,13 +59,12 @@ class Ends:
         self._copies: set[str] = set()  # made for a comparison with many thresholds at once
         self._position = {name: i for i, name in enumerate(self.live.graph.nodes)}
         self._untaken = self._not_chosen()
-        merges = [n for n in self.live.graph.nodes.values() if n.op in ops.MERGES and self.live.resolve(Ref(n.name)) == Ref(n.name)]
-        self._undecided = {self.live.resolve(ref) for merge in merges for ref in merge.inputs}  # what the user is asked to choose from
 
     def find(self, without: Collection[str] = ()) -> list[Ref]:
         """The references of the network, `without` some nodes, that nothing in it takes, after stepping back, in the graph's order."""
-        self.stepped_back.clear()
         inside = self.flow.network.difference(without)
+        drawn = [name for name in self.flow.sampled - self.flow.lossy if not self.flow.followers(name)]
+        self.stepped_back = [Ref(name) for name in sorted(drawn, key=self._position.__getitem__)]
         while True:
             ends = [n for n in inside if not any(u.name in inside and u.op not in ops.SHAPES_ONLY for u in self.flow.users_of.get(n, ()))]
             ends.sort(key=self._position.__getitem__)
@@ -72,13 +72,30 @@ class Ends:
             self._dropped |= dropped
             back = [n for n in ends if n in dropped or self._is_no_output(n, inside, ends) or self._serves_training(n)]
             if not back:
-                return [Ref(n) for n in ends]
+                return [ref for n in ends for ref in self._outputs(n)] + self._compared_parts(inside)
             for name in back:
                 if self._serves_training(name):
                     self._updates.add(name)
                 elif name not in dropped:
                     self.stepped_back.append(Ref(name))
             inside.difference_update(back)
+
+    def _outputs(self, name: str) -> list[Ref]:
+        """The outputs of an end that anything takes: of a Split, several."""
+        taken = [ref for ref in self.flow.taken.get(name, ()) if any(u.op not in ops.SHAPES_ONLY for u in self.flow.users[ref])]
+        return sorted(taken) if len(taken) > 1 else [Ref(name)]
+
+    def _compared_parts(self, inside: set[str]) -> list[Ref]:
+        """The outputs of nodes of several outputs (a Split) of which only losses and metrics are computed, while the network goes on with others."""
+        found = []
+        for name in inside:
+            refs = self.flow.taken.get(name, ())
+            if len(refs) < 2 or self.live.graph.nodes[name].op not in _PARTS:
+                continue
+            users = {ref: [u for u in self.flow.users[ref] if u.name in self.flow.depends and u.op not in ops.SHAPES_ONLY] for ref in refs}
+            if any(u.name in inside for us in users.values() for u in us):
+                found += [ref for ref, us in users.items() if us and not any(u.name in self.flow.network or u.name in self.flow.lossy for u in us)]
+        return sorted(found, key=lambda ref: (self._position[ref.node], ref.output))
 
     def _not_chosen(self) -> set[Ref]:
         """What goes into decided conditions and comes out of none."""
@@ -100,8 +117,6 @@ class Ends:
         behind = [r for r in self.live.inputs(node) if r.node in inside]
         if node.op in ops.SHAPES_ONLY or node.op in ("Assert", "Size", "OptionalFromValue"):  # (tf.cond keeps optionals for its gradient)
             return True
-        if self._is_drawn(node) and Ref(name) not in self._undecided:
-            return True
         if not behind or name in self.flow.weighted:
             return False
         if any(part.rstrip("0123456789").rstrip("_") in _LOSS_SCOPES for part in name.split("/")):
@@ -122,6 +137,9 @@ class Ends:
             return False
         logarithm = node.op in ("Log", "Log1p")
         if logarithm and (outside or any(u.op == "Mul" or u.name in self._likelihood for u in stepped)):
+            self._likelihood.add(name)
+            return True
+        if node.op in ("Add", "AddV2") and outside and self._is_logarithm_of_scale(node):
             self._likelihood.add(name)
             return True
         if self._sums_logarithms(Ref(name)) and all(u.name in self.flow.lossy or u.name in self._likelihood for u in users):
@@ -146,6 +164,10 @@ class Ends:
         ):
             self._likelihood.add(name)
             return True
+        if node.op in ("Square", "Pow") and not stepped and all(u.op == "Mul" for u in outside):
+            return True  # a distance is squared, and weighted by a label: the contrastive loss
+        if node.op == "Sub" and stepped and not outside and all(u.op in ("Maximum", "Relu") for u in stepped):
+            return True  # a margin that the network's result is held against
         if node.op in ops.SELECTS and self._chooses_by_sign(node):
             return True
         if node.op in _RESHAPES and outside and all("CrossEntropy" in u.op for u in outside):
@@ -154,26 +176,6 @@ class Ends:
             self._terms.add(name)
             return True
         return False
-
-    def _is_drawn(self, node: Node) -> bool:
-        """Whether a node draws around what the network says: mean + deviation * noise, with no weight behind it."""
-        if self.live.branches.sides.get(node.name):
-            return False  # (a condition takes it)
-        if self._is_noise(Ref(node.name)):
-            return True
-        return node.op in ("Add", "AddV2", "Sub", "Mul") and any(self._is_noise(r) or self._scales_noise(r) for r in self.live.inputs(node))
-
-    def _scales_noise(self, ref: Ref) -> bool:
-        node = self.live.graph.nodes[ref.node]
-        return node.op == "Mul" and any(self._is_noise(r) for r in self.live.inputs(node))
-
-    def _is_noise(self, ref: Ref) -> bool:
-        """Whether a value is made of random numbers and constants alone; its shape may be the data's."""
-        if not self.live.is_dynamic(ref):
-            return False
-        names = topological(self.live.graph, [ref.node], lambda n: [] if n.op in ops.SHAPES_ONLY or ops.is_random(n.op) else self.live.inputs(n))
-        nodes = [self.live.graph.nodes[n] for n in names]
-        return any(ops.is_random(n.op) for n in nodes) and not any(ops.is_source(n) or n.name in self.live.sources for n in nodes)
 
     def _prepares(self, node: Node, behind: list[Ref]) -> bool:
         """Whether arithmetic may belong to the logarithm after it: it adds, or clips to, plain numbers; the bias of a layer is none.
@@ -253,6 +255,21 @@ class Ends:
         """Whether a node only makes copies that are compared with many thresholds at once, as tf.metrics.auc does."""
         compared = [u.op in _DECISIONS for u in users] if node.op == "Tile" else [u.name in self._copies for u in users]
         return node.op in (*_RESHAPES, "Tile") and bool(users) and all(compared)
+
+    def _is_logarithm_of_scale(self, node: Node) -> bool:
+        """Whether a node adds a constant to a logarithm: what a density of a deviation given by the network is divided by."""
+        operands = self.live.inputs(node)
+        logarithm = [self.live.graph.nodes[r.node].op == "Log" for r in operands]
+        return any(logarithm) and any(not self.live.is_dynamic(r) and not self.flow.is_weight(r) for r in operands)
+
+    def is_term_of_loss(self, name: str) -> bool:
+        """Whether an end is only ever added to what depends on weights and on labels as well: entropies are, and penalties."""
+        users = self.flow.followers(name)
+        return bool(users) and all(u.op in ("Add", "AddV2", "AddN") and self._adds_to_loss(u, name) for u in users)
+
+    def _adds_to_loss(self, user: Node, name: str) -> bool:
+        others = [r.node for r in self.live.inputs(user) if r.node != name]
+        return user.name not in self.flow.network and any(r in self.flow.touched and r not in self.flow.network for r in others)
 
     def _normalises(self, node: Node, behind: list[Ref]) -> bool:
         """Whether a node divides probabilities by their sum, as a cross entropy may do first. A softmax by hand divides something else so."""

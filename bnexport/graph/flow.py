@@ -32,15 +32,20 @@ class Flow:
         network: the nodes of the network.
         losses: cross entropies, and reductions over the batch after which no weight comes any more.
         lossy: those and what follows them, which is no part of the network.
+        sampled: what is drawn at random from the network's results, as actions are from a policy's mean and deviation; no part of it either.
+        users: for each reference, what takes it.
         users_of: for each node, what takes from it.
+        taken: for each node, the references of it that are taken.
     """
 
     def __init__(self, live: Live):
         self.live = live
-        self._users = live.consumers()
+        self.users = live.consumers()
         self.users_of: dict[str, list[Node]] = {}
-        for ref, users in self._users.items():
+        self.taken: dict[str, list[Ref]] = {}
+        for ref, users in self.users.items():
             self.users_of.setdefault(ref.node, []).extend(users)
+            self.taken.setdefault(ref.node, []).append(ref)
         self._weights: dict[str, bool] = {}
         self._on_gradients: set[str] | None = None
         self.depends: dict[str, int] = {}
@@ -55,7 +60,8 @@ class Flow:
         self.network = {name for name in self.touched if self.depends[name] & ~inputs == 0}
         self.losses = self._losses()
         self.lossy = self.downstream(self.losses)
-        self.network -= self.lossy
+        self.sampled = self._sampled()
+        self.network -= self.lossy | self.sampled
 
     def _walk(self) -> None:
         """Follows data from all sources forward, noting for each node what it depends on and whether weights have touched it."""
@@ -67,17 +73,14 @@ class Flow:
         ]
         reached: dict[str, Node] = {}
         stack = []
-        by_node: dict[str, list[Ref]] = {}
-        for ref in self._users:
-            by_node.setdefault(ref.node, []).append(ref)
         for node in start:
-            for ref in by_node.get(node.name, ()):
+            for ref in self.taken.get(node.name, ()):
                 self.sources[ref] = 1 << len(self.sources)
             stack.append(node.name)
         while stack:
             name = stack.pop()
-            for ref in by_node.get(name, ()):
-                for user in self._users[ref]:
+            for ref in self.taken.get(name, ()):
+                for user in self.users[ref]:
                     if user.name not in reached and not self.is_training(user):
                         reached[user.name] = user
                         stack.append(user.name)
@@ -110,7 +113,7 @@ class Flow:
 
     def _computed_with_gradients(self) -> set[str]:
         """All that depends on what tf.gradients made: clipping, a gradient's penalty, adversarial examples and what is computed from them."""
-        reached = {node.name for users in self._users.values() for node in users if ops.is_gradient(node)}
+        reached = {node.name for users in self.users.values() for node in users if ops.is_gradient(node)}
         stack = list(reached)
         while stack:
             for user in self.users_of.get(stack.pop(), ()):
@@ -155,10 +158,18 @@ class Flow:
             if node.op in ops.CROSS_ENTROPIES or (
                 (node.op in ops.REDUCTIONS or node.op in ("L2Loss", "AddN"))
                 and self.reduces_batch(node)
-                and not (self.downstream({name}) - {name}) & self.weighted
+                and not (after := self.downstream({name}) - {name}) & self.weighted
+                and not any("_ends" in self.live.graph.nodes[n].attrs for n in after)  # it tells how long a loop goes on
             ):
                 found.add(name)
         return found
+
+    def _sampled(self) -> set[str]:
+        """What depends on random numbers, where no weight comes any more; numbers of a condition that is not decided ask for a decision first."""
+        random = {n.name for n in self.live.graph.nodes.values() if ops.is_random(n.op) and not self.live.is_undecided(n.name)}
+        drawn = self.downstream(random)
+        before = {name for name in drawn & self.network if self.downstream({name}) & self.weighted} if drawn & self.weighted else set()
+        return (drawn & self.network) - before
 
     def reduces_batch(self, node: Node) -> bool:
         """Whether a reduction goes over the first axis."""

@@ -11,6 +11,7 @@ from bnexport.graph.graphdef import Attributes, Graph, Node, Ref, read_node
 
 CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall", "RemoteCall"})
 CONDITIONS = frozenset({"If", "StatelessIf"})
+WHILES = frozenset({"While", "StatelessWhile"})
 
 # A node in a function names an output as `node:argument:index`. For operators of one output argument the index is the output's number;
 # these have several arguments, of one tensor each.
@@ -56,6 +57,9 @@ def _inline(graph: Graph, node: Node, depth: int) -> None:
     if node.op in CONDITIONS:
         _inline_condition(graph, node, depth)
         return
+    if node.op in WHILES:
+        _inline_while(graph, node, depth)
+        return
     function = _function_of(graph, node)
     if function is not None:
         results = _write_body(graph, function, node.name, node.inputs, node.controls, depth)
@@ -87,6 +91,31 @@ def _inline_condition(graph: Graph, node: Node, depth: int) -> None:
         graph.nodes[merge.name] = merge
         merges.append(Ref(merge.name))
     graph.nodes[node.name] = Node(node.name, "IdentityN", merges, node.controls)
+
+
+def _inline_while(graph: Graph, node: Node, depth: int) -> None:
+    """A loop of control flow v2 as what tf.while_loop of control flow v1 writes."""
+
+    def add(op: str, name: str, inputs: list[Ref], attrs: dict[str, Any] | None = None) -> Ref:
+        graph.nodes[name] = Node(name, op, inputs, [], attrs or {})
+        return Ref(name)
+
+    many = range(len(node.inputs))
+    types = node.attrs.get("T") or []
+    typed = [{"T": types[i]} if i < len(types) else {} for i in many]
+    name = node.name
+    enters = [add("Enter", f"{name}/enter_{i}", [node.inputs[i]], {**typed[i], "frame_name": f"{name}/frame"}) for i in many]
+    merges = [add("Merge", f"{name}/merge_{i}", [enters[i], Ref(f"{name}/next_{i}")], {**typed[i], "N": 2}) for i in many]
+    for i in many:  # what they take is written below
+        add("NextIteration", f"{name}/next_{i}", [], typed[i])
+    (condition,) = _write_body(graph, node.attrs["cond"].name, f"{name}/cond", merges, [], depth)
+    condition = add("LoopCond", f"{name}/loop_cond", [condition])
+    switches = [add("Switch", f"{name}/switch_{i}", [merges[i], condition], typed[i]) for i in many]
+    results = _write_body(graph, node.attrs["body"].name, f"{name}/body", [Ref(s.node, 1) for s in switches], [], depth)
+    for i in many:
+        graph.nodes[f"{name}/next_{i}"].inputs.append(results[i])
+    exits = [add("Exit", f"{name}/exit_{i}", [switches[i]], typed[i]) for i in many]
+    graph.nodes[name] = Node(name, "IdentityN", exits, node.controls)
 
 
 def _write_body(graph: Graph, function: str, prefix: str, arguments: list[Ref], controls: list[str], depth: int) -> list[Ref]:

@@ -9,7 +9,7 @@ from bnexport.checkpoint import Checkpoint, Location
 from bnexport.errors import GraphError, UsageError
 from bnexport.graph import ops
 from bnexport.graph.dropout import Dropout, remove_dropout
-from bnexport.graph.endpoints import Endpoints, find_endpoints, named_endpoints, sources_of
+from bnexport.graph.endpoints import Endpoints, find_endpoints, named_endpoints, sources_of, split_name
 from bnexport.graph.files import read_graph
 from bnexport.graph.functions import inline_functions
 from bnexport.graph.graphdef import Graph, Ref, parse_ref, topological
@@ -75,7 +75,11 @@ def read_inference(location: Location, options: Options) -> Inference:
     if options.averages and not averages:
         raise UsageError(f"{checkpoint.prefix} holds no averages of weights (keys that end in {_AVERAGE} beside their variable); leave out --ema")
     variables = Variables(graph, checkpoint, averages if options.averages else None)
-    live = Live(graph, variables, {find_named(graph, name): value for name, value in options.set_values.items()})
+    given = {find_named(graph, name): value for name, value in options.set_values.items()}
+    live = Live(graph, variables, given)
+    if any(node.op in ops.LOOPS for node in graph.nodes.values()):
+        _write_out_loops(live, options)
+        live = Live(graph, variables, given)
     dropouts = remove_dropout(live)
     moving = use_moving_statistics(live, options.statistics)
     ends = _endpoints(live, options)
@@ -95,6 +99,22 @@ def read_inference(location: Location, options: Options) -> Inference:
     for layer in lowered.layers:
         layer.provenance = by_key(live, layer.provenance)
     return Inference(live, ends, inputs, outputs, order, shapes, lowered, dropouts, moving, averages)
+
+
+def _write_out_loops(live: Live, options: Options) -> None:
+    from bnexport.graph.loops import write_out_loops
+
+    graph = live.graph
+    named = {name: find_named(graph, tensor) for name, tensor in map(split_name, options.inputs)}
+    live.cut(named.values())
+    remove_dropout(live)  # what a size is computed from may have gone through one
+    wanted = [find_named(graph, tensor) for _, tensor in map(split_name, options.outputs)]
+    signature = graph.signatures.get(options.signature or "serving_default")
+    if signature is not None and not options.inputs and not options.outputs:
+        named = {key: parse_ref(info.name) for key, info in signature.inputs.items()}
+        wanted = [parse_ref(info.name) for info in signature.outputs.values()]
+    shapes = {named.get(name, parse_ref(name)): tuple(shape) for name, shape in options.shapes.items()}
+    write_out_loops(live, shapes, wanted, {ref: name for name, ref in named.items()})
 
 
 def record(inference: Inference, options: Options) -> dict[str, Any]:

@@ -101,6 +101,11 @@ class Live:
         self.replaced[ref] = by
         self._forget()
 
+    def rewritten(self) -> None:
+        """Has to be called when nodes of the graph were changed in place."""
+        self.branches = find_branches(self.graph)
+        self._forget()
+
     def add(self, node: Node) -> Ref:
         """Adds a node of our own making; its name must be new."""
         if node.name in self.graph.nodes:
@@ -178,6 +183,10 @@ class Live:
     def is_dead(self, name: str) -> bool:
         """Whether a node stands on a side of a condition that inference does not take."""
         return any(self._predicate(p) not in (None, bool(v)) for p, v in self.branches.sides.get(name, ()))
+
+    def is_undecided(self, name: str) -> bool:
+        """Whether it is open if a node stands on the side of a condition that inference takes."""
+        return any(self._predicate(p) is None for p, _ in self.branches.sides.get(name, ()))
 
     def is_decided(self, switch: Node) -> bool:
         """Whether the predicate of a Switch has a value."""

@@ -70,22 +70,25 @@ def missing_operators(live: Live, order: Sequence[str], inputs: Sequence[Ref]) -
             missing.setdefault(node.op, []).append(name)
     if not missing:
         return
+    if "While" in missing:  # what only hands values to the loop says nothing more
+        missing = {op: names for op, names in missing.items() if not op.startswith(("TensorArray", "TensorList"))}
     lines = []
     for op, names in sorted(missing.items()):
         shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-        lines.append(f"  {op}: {shown}{_advice(op)}")
+        why = next((str(live.graph.nodes[n].attrs["_why"]) for n in names if "_why" in live.graph.nodes[n].attrs), "")
+        lines.append(f"  {op}: {shown}{_advice(op, why)}")
     raise UnsupportedOps(f"{live.graph.source}: the outputs depend on operators that bnexport does not have:\n" + "\n".join(lines))
 
 
-def _advice(op: str) -> str:
+def _advice(op: str, why: str) -> str:
     if ops.is_random(op):
         return (
             " (random numbers: set the node that adds them to zero with --set NODE=0, or what they are compared with to 0 or 1, "
             "or name outputs before them with --output)"
         )
-    if op in ops.LOOPS or op.startswith("TensorArray"):
-        what = "a loop, as tf.while_loop and dynamic_rnn make"
-        return f" ({what}: rebuild the network with a static number of steps, or name outputs before it with --output)"
+    if op in ops.LOOPS or op.startswith(("TensorArray", "TensorList")):
+        what = "a loop, as tf.while_loop and dynamic_rnn make" + (f": {why}" if why else "")
+        return f" ({what}; rebuild the network with a static number of steps, or name outputs before it with --output)"
     if ops.is_assignment(op):
         return " (the value is written to a variable while it is computed: name the tensor before it with --output)"
     if op in ("PyFunc", "EagerPyFunc", "PyFuncStateless"):
@@ -112,6 +115,7 @@ class _Lowering:
         self.inputs = inputs
         self.taken = set(inputs.values())
         self.exact: set[str] = set()
+        self.arrays: dict[tuple[Ref, bool], Array] = {}
 
     def run(self, outputs: Sequence[Ref]) -> Lowered:
         order = topological(self.live.graph, [r.node for r in outputs], self._operands)
@@ -179,10 +183,11 @@ class _Lowering:
 
     def _add(self, node: Node, layer: Layer) -> None:
         self.out.layers.append(layer)
-        for ref in self.shapes.found:
-            if ref.node == node.name:
-                self.out.tensors[ref] = layer.name if ref.output == 0 else f"{layer.name}:{ref.output}"
-                layer.outputs = max(layer.outputs, ref.output + 1)
+        ref = Ref(node.name)
+        while ref in self.shapes.found:
+            self.out.tensors[ref] = layer.name if ref.output == 0 else f"{layer.name}:{ref.output}"
+            layer.outputs = ref.output + 1
+            ref = Ref(node.name, ref.output + 1)
 
     def _tensor(self, ref: Ref) -> str:
         return self.out.tensors[ref]
@@ -196,11 +201,13 @@ class _Lowering:
             return None
         if op == "Dense" and (node.attrs.get("transpose_a") or node.attrs.get("adj_x")):
             return None
-        array = self._array(refs[kernel], node)
+        turned = op == "Dense" and bool(node.attrs.get("transpose_b") or node.attrs.get("adj_y"))
+        array = self.arrays.get((refs[kernel], turned)) or self._array(refs[kernel], node)
         if op == "Dense" and len(array.shape) != 2:
             return None
-        if op == "Dense" and (node.attrs.get("transpose_b") or node.attrs.get("adj_y")):
+        if turned and (refs[kernel], turned) not in self.arrays:
             array = transposed(array)
+        self.arrays[refs[kernel], turned] = array
         variables = self.live.variables_behind(refs[kernel])
         attrs = {k: v for k, v in attributes(node).items() if k in _SPATIAL and v != []}
         inputs: list[str | Literal] = [self._tensor(refs[data])]

@@ -27,7 +27,8 @@ _DATA_SOURCES = frozenset(
 )  # fmt: skip
 _RANDOM_PREFIXES = ("Random", "StatelessRandom", "StatelessTruncatedNormal", "StatelessMultinomial", "StatefulUniform", "StatefulStandardNormal",
                     "StatefulTruncatedNormal", "StatefulRandomBinomial", "TruncatedNormal", "ParameterizedTruncatedNormal", "Multinomial",
-                    "StatelessParameterized")  # fmt: skip
+                    "StatelessParameterized", "LogUniformCandidateSampler", "UniformCandidateSampler", "LearnedUnigramCandidateSampler",
+                    "FixedUnigramCandidateSampler", "AllCandidateSampler")  # fmt: skip
 _ASSIGN_PREFIXES = ("Assign", "ScatterUpdate", "ScatterAdd", "ScatterSub", "ResourceScatter", "Apply", "ResourceApply", "SparseApply",
                     "ResourceSparseApply")  # fmt: skip
 

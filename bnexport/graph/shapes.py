@@ -19,7 +19,7 @@ from bnexport.kernels import OPS
 from bnexport.kernels.table import Abstract, infer
 
 PROBES = (11, 13)  # two batch sizes that no real dimension is likely to be, so that a confusion shows as an error
-_OPEN_SIZES = (96, 128)  # for an image's height or width that the graph leaves open
+OPEN_SIZES = (96, 128)  # for an image's height or width that the graph leaves open
 _SMALL_SIZES = ((2, 2), (2, 8), (2, 24))  # batch and open size, of which the first that fits the network shows what is cut off
 _LARGE_SIZES = ((17, 640),)
 _SLICES = frozenset({"Slice", "StridedSlice"})
@@ -27,7 +27,7 @@ _WINDOWS = frozenset({"Conv2D", "Conv3D", "DepthwiseConv2dNative", "MaxPool", "M
 _SHAPES_ALONE = frozenset({"Shape", "ShapeN", "Size", "Rank"})
 _KEPT_BYTES = 1 << 16  # constants whose values shape rules may want are small
 
-_MAY_SATURATE = frozenset(
+MAY_SATURATE = frozenset(
     {"Minimum", "Maximum", "FloorDiv", "FloorMod", "Mod", "TruncateDiv", "TruncateMod", "Div", "RealDiv", "Floor", "Ceil", "Round", "Cast", "Equal",
      "NotEqual", "Less", "LessEqual", "Greater", "GreaterEqual", "ClipByValue", "Sign", "Min", "Max", "Pow", "Sqrt", "LogicalAnd", "LogicalOr",
      "LogicalNot"}
@@ -95,10 +95,15 @@ def follow(live: Live, inputs: Mapping[str, Ref], outputs: Sequence[Ref], order:
     mixed = False
     try:
         shapes = _probe_twice(live, declared, order, PROBES, batch)
-        if batch is None or not _mixes_rows(live, [_probe(live, declared, order, size, _OPEN_SIZES[0], batch) for size in PROBES], order):
+        if batch is None or not _mixes_rows(live, [_probe(live, declared, order, size, OPEN_SIZES[0], batch) for size in PROBES], order):
             return shapes
         mixed = True
     except GraphError as error:
+        if any(size is None for shape in declared.values() for size in shape[1:]):
+            try:  # a graph's adjacency matrix has as many columns as there are rows
+                return _probe_twice(live, declared, order, PROBES, batch, PROBES)
+            except GraphError:
+                pass  # what was found first is told
         if batch is None:
             raise GraphError(f"{error}{_open_batch(live, inputs, declared)}") from error
     shapes = _probe_twice(live, declared, order, (batch, batch), None)
@@ -110,9 +115,14 @@ def follow(live: Live, inputs: Mapping[str, Ref], outputs: Sequence[Ref], order:
 
 
 def _probe_twice(
-    live: Live, declared: Mapping[Ref, tuple[int | None, ...]], order: Sequence[str], sizes: tuple[int, int], baked: int | None
+    live: Live,
+    declared: Mapping[Ref, tuple[int | None, ...]],
+    order: Sequence[str],
+    sizes: tuple[int, int],
+    baked: int | None,
+    open_sizes: tuple[int, int] = OPEN_SIZES,
 ) -> Shapes:
-    probes = [_probe(live, declared, order, size, open_, baked) for size, open_ in zip(sizes, _OPEN_SIZES, strict=True)]
+    probes = [_probe(live, declared, order, size, open_, baked) for size, open_ in zip(sizes, open_sizes, strict=True)]
     for further in _further(live, probes, order):
         for size, open_ in further:
             try:
@@ -122,14 +132,14 @@ def _probe_twice(
             if all(len(probe[ref].shape) == len(known.shape) for ref, known in probes[0].items()):
                 probes.append(probe)
                 break
-    shapes = Shapes({ref: tuple(probe[ref] for probe in probes) for ref in probes[0]})
+    shapes = Shapes({ref: tuple(probe[ref] for probe in probes) for ref in probes[0] if all(ref in probe for probe in probes)})
     for ref, shape in declared.items():
         free = shape and (shape[0] is None or (baked is not None and shape[0] == baked))
         shapes.input_shapes[ref] = (None, *shape[1:]) if free else shape
     for name in order:
         node, ref = live.graph.nodes[name], Ref(name)
         operands = [r for r in live.inputs(node) if r in shapes.found]
-        moved = node.op in _MAY_SATURATE and any(_differs(shapes.found[r]) for r in operands)
+        moved = node.op in MAY_SATURATE and any(_differs(shapes.found[r]) for r in operands)
         if ref in shapes.found and (moved or any(r in shapes.unsure for r in operands)) and shapes.constant(ref) is not None:
             shapes.unsure.update(r for r in shapes.found if r.node == name)
     return shapes

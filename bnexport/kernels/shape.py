@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from bnexport.errors import GraphError
+from bnexport.errors import GraphError, InputError
 from bnexport.kernels.rules import (
     axis_of,
     elementwise,
@@ -223,7 +223,10 @@ def pack(attrs: Attrs, *operands: NDArray) -> NDArray:
 @view_op("Unpack")
 def unpack(attrs: Attrs, x: NDArray) -> tuple[NDArray, ...]:
     """The tensors that lie along an axis (0 by default)."""
-    return tuple(np.moveaxis(x, axis_of(attrs.get("axis", 0), x.ndim), 0))
+    axis = axis_of(attrs.get("axis", 0), x.ndim)
+    if attrs.get("num", x.shape[axis]) != x.shape[axis]:
+        raise InputError(f"{x.shape[axis]} tensors lie along axis {axis} of {list(x.shape)}, not {attrs['num']}")
+    return tuple(np.moveaxis(x, axis, 0))
 
 
 @view_op("Split", data=(1,))

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from bnexport.errors import GraphError
+from bnexport.errors import GraphError, InputError
 
 NDArray = np.ndarray[Any, Any]
 Attrs = Mapping[str, Any]
@@ -137,7 +137,10 @@ def infer(operator: Op, attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[
         GraphError: the operands' shapes do not fit together.
     """
     if operands and all(o.value is not None for o in operands):
-        values = evaluate(operator, attrs, [o.value for o in operands if o.value is not None])
+        try:
+            values = evaluate(operator, attrs, [o.value for o in operands if o.value is not None])
+        except InputError:  # sizes that stand for unknown ones may choose more elements than there are
+            return operator.infer(attrs, operands)
         return [Abstract(v.shape, v.dtype, v) for v in values]
     return operator.infer(attrs, operands)
 
