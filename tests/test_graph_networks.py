@@ -191,7 +191,7 @@ def categorical_policy(tf):
     policy = tf.distributions.Categorical(logits=logits)
     policy.sample(name="drawn")
     tf.train.AdamOptimizer().minimize(-tf.reduce_mean(policy.log_prob(action) + 0.01 * policy.entropy()))
-    return Net({x: X}, [logits])
+    return Net({x: X}, [policy.probs])
 
 
 @network

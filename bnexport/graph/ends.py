@@ -224,7 +224,8 @@ class Ends:
             node = self.live.graph.nodes[last]
             behind = [r.node for r in self.live.inputs(node) if r.node in self.flow.network]
             ready.discard(last)
-            if node.op in _PLAIN and last not in self.flow.weighted and behind and self._takes_plain_numbers(node):
+            passes = node.op in _PLAIN or (node.op in ("Softmax", "LogSoftmax") and last != name)  # (an entropy is made of both)
+            if passes and last not in self.flow.weighted and behind and self._takes_plain_numbers(node):
                 entries = (entries - {last}) | set(behind)
                 ready.update(behind)
                 found.append(entries)
@@ -264,7 +265,7 @@ class Ends:
 
     def is_term_of_loss(self, name: str) -> bool:
         """Whether an end is only ever added to what depends on weights and on labels as well: entropies are, and penalties."""
-        users = self.flow.followers(name)
+        users = [u for u in self.flow.followers(name) if u.name not in self.flow.sampled]
         return bool(users) and all(u.op in ("Add", "AddV2", "AddN") and self._adds_to_loss(u, name) for u in users)
 
     def _adds_to_loss(self, user: Node, name: str) -> bool:
