@@ -197,8 +197,9 @@ def _place_by_width(prefix: object, result: Placement, norms: Sequence[Norm], ch
         whole_numbering = by_number if len(by_number) == len(norms) else None
         counted = None if result.places else _counted(norms, free, chain)
         likely = [r for r in (whole_numbering, counted) if r is not None and _is_reading(r, norms, chain)]
-        # A batch norm behind the last layer is as rare as one on the input.
-        likely = [r for r in likely if len(chain) not in r.values() or not any(0 in reading.values() for reading in readings)]
+        # A batch norm behind the last layer is as rare as one on the input; of a single layer that is what is left of a network.
+        may_lead = any(0 in reading.values() for reading in readings)
+        likely = [r for r in likely if len(chain) not in r.values() or not may_lead or len(chain) == 1]
         if not likely or any(r != likely[0] for r in likely):
             raise ScopeError(_ambiguous(prefix, chain, norms, readings))
         chosen = likely[0]
