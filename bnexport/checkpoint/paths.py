@@ -22,7 +22,7 @@ _SHARD = re.compile(r"(?P<prefix>.+)-(?:\d{5}|\?{5})-of-\d{5}")
 _LISTED = 10
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Location:
     """The files of one checkpoint.
 

@@ -1,7 +1,6 @@
 """Scales and shifts as values: how they are composed, and what becomes of them when the axes that they vary along are regrouped."""
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -9,8 +8,7 @@ NDArray = np.ndarray[Any, Any]
 Shape = tuple[int | None, ...]
 
 
-@dataclass(slots=True)
-class Affine:
+class Affine(NamedTuple):
     """The function x → x · scale + shift.
 
     Attributes:

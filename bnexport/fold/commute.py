@@ -11,7 +11,7 @@ A layer f passes a scale/shift a where f(a(x)) = b(f(x)) for every x: b is then 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -32,8 +32,7 @@ _PADS = frozenset({"Pad", "PadV2", "MirrorPad"})
 Map = Callable[[NDArray], "NDArray | None"]
 
 
-@dataclass(slots=True)
-class Refusal:
+class Refusal(NamedTuple):
     """Why a scale and shift stays where it is, as the end of a sentence about it."""
 
     why: str

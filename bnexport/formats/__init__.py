@@ -1,16 +1,15 @@
 """Bundles: the files that hold a converted network. A format is one module, with `write` and `read`, and one line in `FORMATS`."""
 
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import NamedTuple
 
 from bnexport.errors import BundleError, CorruptBundle, UsageError
 from bnexport.formats.writing import Written, unheard
 from bnexport.program import Program
 
 
-@dataclass(slots=True)
-class Format:
+class Format(NamedTuple):
     """A file format: its module here, the suffixes it is written for, and the bytes that its files begin with."""
 
     module: str

@@ -8,9 +8,8 @@ import math
 import os
 import struct
 import zlib
-from dataclasses import dataclass
 from functools import cache
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -123,8 +122,7 @@ class ZipWriter:
         self._file.write(_END.pack(b"PK\5\6", 0, 0, count, count, size, offset, 0))
 
 
-@dataclass(slots=True)
-class Member:
+class Member(NamedTuple):
     """Where a member's data lies in the archive."""
 
     start: int

@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,8 +37,7 @@ CONVENTIONS = {
 }
 
 
-@dataclass(slots=True)
-class Stored:
+class Stored(NamedTuple):
     """What the manifest says of an array."""
 
     shape: tuple[int, ...]

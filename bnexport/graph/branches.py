@@ -8,7 +8,7 @@ one of them (a dropout, an update of moving averages) tells for all.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,8 +30,7 @@ _NEARBY = 24  # nodes looked at behind a Merge for a reduction over the batch: m
 _DOMAINS: dict[str, tuple[Any, ...]] = {"b": (False, True), "i": (0, 1, 2, -1), "u": (0, 1, 2), "f": (1.0, 0.0, 0.5)}
 
 
-@dataclass(slots=True)
-class Flag:
+class Flag(NamedTuple):
     """A node whose value chooses between training and inference, what it was found to be, and why."""
 
     node: str

@@ -13,7 +13,7 @@ random operator does.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,8 +29,7 @@ _MANY = 64  # more layers than anyone feeds a keep probability of its own to
 _TRIAL = 0.625  # stands for a keep probability or rate that is fed: any value that is not 0, 0.5 or 1 tells keep from rate
 
 
-@dataclass(slots=True)
-class Dropout:
+class Dropout(NamedTuple):
     """A dropout that was removed: the node that applied it, and the keep probability that the graph had (None where it is fed)."""
 
     node: str

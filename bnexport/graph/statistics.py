@@ -11,8 +11,7 @@ ends at the statistic that V is the average of. Wherever inference takes that st
 is tried with numbers: sums that are kept over an epoch are linear in it too.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,8 +31,7 @@ _NEARBY = 48  # nodes walked through between a reduction over the batch and the 
 NDArray = np.ndarray[Any, Any]
 
 
-@dataclass(slots=True)
-class Replacement:
+class Replacement(NamedTuple):
     """A batch statistic, the fused batch norm that takes it, or the assignment of its average, and the variable that holds its moving average."""
 
     statistic: Ref
@@ -59,8 +57,7 @@ def use_moving_statistics(live: Live, choice: str = "auto") -> list[Replacement]
     return replacements
 
 
-@dataclass(slots=True)
-class _Update:
+class _Update(NamedTuple):
     """An assignment, the variable that it writes, and the batch statistics that the variable becomes an average of."""
 
     node: str

@@ -1,7 +1,6 @@
 """Which checkpoint key holds each variable of a graph, by the tensor names that the graph's own saver restores from."""
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,8 +13,7 @@ from bnexport.program import Array, InMemory
 Slice = tuple[tuple[int, int], ...]
 
 
-@dataclass(slots=True)
-class Saved:
+class Saved(NamedTuple):
     """Where a variable lies: a key, and the part of it (start and length per dimension) where the variable is one of several partitions."""
 
     key: str

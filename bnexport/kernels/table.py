@@ -17,9 +17,8 @@ inside `ieee()`: `evaluate` enters it by itself, and the runner enters it once f
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,8 +29,7 @@ Attrs = Mapping[str, Any]
 Shape = tuple[int, ...]
 
 
-@dataclass(slots=True)
-class Abstract:
+class Abstract(NamedTuple):
     """What is known of a tensor without computing the network: its shape and dtype, and its value where it depends on shapes and constants only."""
 
     shape: Shape
@@ -43,8 +41,7 @@ Compute = Callable[..., Any]
 Infer = Callable[[Attrs, Sequence[Abstract]], Sequence[Abstract]]
 
 
-@dataclass(slots=True)
-class Op:
+class Op(NamedTuple):
     """An operator: its TensorFlow name, its kernel and its shape rule.
 
     `inplace`: the kernel can write over its first operand. `view`: its results may share memory with its operands.
