@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from bnexport.errors import AmbiguousNetwork, BnexportError, GraphError, TensorNotFound, UnsupportedOps, UsageError
+from bnexport.errors import AmbiguousNetwork, BnexportError, GraphError, TensorNotFound, UnsupportedOps
 from bnexport.graph import ops
 from bnexport.graph.branches import Branches, Flag, find_branches, find_flags, flags_of
 from bnexport.graph.graphdef import Graph, Node, Ref, constant_node, topological
+from bnexport.graph.names import as_declared
 from bnexport.graph.variables import Variables
 from bnexport.kernels import OPS
 from bnexport.kernels.table import NDArray, evaluate
@@ -39,7 +40,7 @@ class Live:
     def __init__(self, graph: Graph, variables: Variables, given: dict[Ref, Any]):
         self.graph = graph
         self.variables = variables
-        self.fixed: dict[Ref, NDArray] = {ref: _as_declared(graph, ref, value) for ref, value in given.items()}
+        self.fixed: dict[Ref, NDArray] = {ref: as_declared(graph, ref, value) for ref, value in given.items()}
         self.replaced: dict[Ref, Ref] = {}
         self.flags: list[Flag] = []
         self.branches: Branches = find_branches(graph)
@@ -355,38 +356,6 @@ class Live:
             for ref in dict.fromkeys(self.inputs(node)):
                 users.setdefault(ref, []).append(node)
         return users
-
-
-def _as_declared(graph: Graph, ref: Ref, value: Any) -> NDArray:
-    """A value that the user gave, in the dtype that the graph declares; a float in a float's place may be written as an integer.
-
-    Raises:
-        UsageError: the value is of no such dtype, or of another shape than a placeholder's.
-    """
-    node = graph.nodes[ref.node]
-    declared = str(node.attrs.get("dtype", node.attrs.get("DstT", node.attrs.get("T", ""))))
-    try:
-        array = np.asarray(value)
-    except ValueError:  # rows of different lengths
-        array = np.asarray(str(value))
-    said = f"{graph.source}: --set {ref}={value!s:.60}"
-    if array.dtype.kind not in "biuf":
-        raise UsageError(f"{said}: the value is neither true, false, a number nor a list of them")
-    if declared == "bool" and not np.isin(array, (0, 1)).all():
-        raise UsageError(f"{said}: {ref} is a truth value; give true or false")
-    if declared.startswith(("int", "uint")) and not np.all(np.float64(array) % 1 == 0):
-        raise UsageError(f"{said}: {ref} is of dtype {declared}; give an integer")
-    shape = node.attrs.get("shape") if node.op in ops.PLACEHOLDERS else None  # [] was written for an unknown one in old graphs
-    if shape and (len(shape) > 1 or array.size != 1):
-        fits = len(shape) == array.ndim and all(want in (None, got) for want, got in zip(shape, array.shape, strict=True))
-        if not fits:
-            sizes = ", ".join("?" if size is None else str(size) for size in shape)
-            raise UsageError(f"{said}: {ref} is of shape [{sizes}], and the value of shape {list(array.shape)}")
-    if declared == "bool":
-        return array.astype(bool)
-    if declared.startswith(("int", "uint")):
-        return array.astype(np.int64) if array.dtype.kind == "f" else array
-    return array.astype(np.float64) if declared in ("float32", "float64", "float16", "bfloat16") else array
 
 
 def _only_rounds(node: Node, operands: list[NDArray]) -> bool:
