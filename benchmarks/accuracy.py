@@ -62,7 +62,7 @@ def verified(case: Case, rows: int, seed: int, folder: Path) -> Verification | s
             convert(case.path, bundle, options)
             return verify(case.path, bundle, rows=rows, seed=seed)
         except BnexportError as error:
-            reason = reason or str(error)
+            reason = reason or str(error).replace(f"{folder}{os.sep}", "")
     return reason
 
 
