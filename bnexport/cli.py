@@ -33,11 +33,16 @@ class _Commands(click.Group):
         except MemoryError as error:
             raise click.ClickException(f"there is not enough memory: {error}" if str(error) else "there is not enough memory") from error
         except BrokenPipeError:
-            # Whoever read has seen enough. What is still buffered goes nowhere, or Python would complain of it at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _drop_output()  # whoever read it has seen enough
             return None
         except OSError as error:  # the disk under standard output is full, say; what is known of files has become a BnexportError
+            _drop_output()
             raise click.ClickException(f"{error.filename or 'standard output'}: {error.strerror or error}") from error
+
+
+def _drop_output() -> None:
+    """Lets what is still buffered go nowhere, or Python would try once more at exit, complain, and end with another code."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @click.group(cls=_Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})

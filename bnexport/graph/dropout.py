@@ -41,7 +41,7 @@ def remove_dropout(live: Live) -> list[Dropout]:
     """Puts the input of every dropout in place of its output."""
     users = live.consumers()
     removed: list[Dropout] = []
-    starts = [n for n in live.graph.nodes.values() if "RandomUniform" in n.op or n.op == "StatefulUniform"]
+    starts = [n for n in list(live.graph.nodes.values()) if "RandomUniform" in n.op or n.op == "StatefulUniform"]
     for start in starts:
         for mask, threshold, keeps_below in _masks(live, users, Ref(start.name)):
             removed.extend(_remove(live, users, mask, threshold, keeps_below))

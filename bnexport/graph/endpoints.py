@@ -64,7 +64,7 @@ def _unsaved_weights(live: Live) -> str:
 
 def _refuse_undecided(live: Live, ends: set[Ref]) -> None:
     """What goes into a condition that is not decided is no end of a network; where there is none, such a condition may be why."""
-    merges = [n for n in live.graph.nodes.values() if n.op in ops.MERGES and not belongs_to_training(n) and not live.is_dead(n.name)]
+    merges = [n for n in list(live.graph.nodes.values()) if n.op in ops.MERGES and not belongs_to_training(n) and not live.is_dead(n.name)]
     for merge in merges:
         if live.resolve(Ref(merge.name)) == Ref(merge.name) and (not ends or any(live.resolve(ref) in ends for ref in merge.inputs)):
             raise AmbiguousNetwork(live.undecided(merge))
@@ -74,7 +74,7 @@ def _constant_data(live: Live) -> list[Ref]:
     """Constants that stand where data would: matrices and images that no variable is made of, in a graph to which nothing is fed."""
     users = live.consumers()
     found = []
-    for node in live.graph.nodes.values():
+    for node in list(live.graph.nodes.values()):
         if node.op != "Const" or node.attrs["dtype"] not in ("float32", "float64", "float16") or node.attrs["value"].ndim < 2:
             continue
         if any(not belongs_to_training(u) for u in users.get(Ref(node.name), ())):
@@ -249,9 +249,9 @@ def _authors_name(live: Live, ref: Ref) -> Ref:
 
     That is the name of the last of the identities behind it that nothing else takes, or the only one given by hand.
     """
-    identities = [n for n in live.graph.nodes.values() if n.op == "Identity" and not belongs_to_training(n) and not live.is_dead(n.name)]
+    identities = [n for n in list(live.graph.nodes.values()) if n.op == "Identity" and not belongs_to_training(n) and not live.is_dead(n.name)]
     named = [n for n in identities if live.resolve(Ref(n.name)) == ref]
-    taken = {r.node for n in live.graph.nodes.values() for r in n.inputs if not belongs_to_training(n) and not ops.is_summary(n.op)}
+    taken = {r.node for n in list(live.graph.nodes.values()) for r in n.inputs if not belongs_to_training(n) and not ops.is_summary(n.op)}
     final = [n for n in named if n.name not in taken]
     if len(final) != 1 and _is_automatic(live.graph.nodes[ref.node]):
         final = [n for n in named if not _is_automatic(n)]

@@ -68,7 +68,7 @@ class Flow:
         live = self.live
         start = [
             n
-            for n in live.graph.nodes.values()
+            for n in list(live.graph.nodes.values())
             if n.name in live.sources or ops.is_source(n) or (n.op == "PlaceholderWithDefault" and live.resolve(Ref(n.name)) == Ref(n.name))
         ]
         reached: dict[str, Node] = {}
@@ -166,7 +166,7 @@ class Flow:
 
     def _sampled(self) -> set[str]:
         """What depends on random numbers, where no weight comes any more; numbers of a condition that is not decided ask for a decision first."""
-        random = {n.name for n in self.live.graph.nodes.values() if ops.is_random(n.op) and not self.live.is_undecided(n.name)}
+        random = {n.name for n in list(self.live.graph.nodes.values()) if ops.is_random(n.op) and not self.live.is_undecided(n.name)}
         drawn = self.downstream(random)
         before = {name for name in drawn & self.network if self.downstream({name}) & self.weighted} if drawn & self.weighted else set()
         return (drawn & self.network) - before
