@@ -41,8 +41,8 @@ def replacing(path: Path, error: type[BnexportError]) -> Iterator[Path]:
         raise error(f"{path} is not a regular file; name another to write")
     temporary = target.with_name(f".bnexport-{os.urandom(6).hex()}.tmp")
     try:
-        temporary.touch(exist_ok=False)
         try:
+            temporary.touch(exist_ok=False)
             yield temporary
             temporary.replace(target)
         finally:
