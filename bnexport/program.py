@@ -13,8 +13,9 @@ import numpy as np
 
 PIECE_BYTES = 1 << 21
 """How much of an array is read, folded and written at a time: what a core's cache holds, and enough for Python's own time not to count."""
-PIECES_HELD = 3
-"""How many pieces of an array are valid at a time, each of which a thread may be working on."""
+PIECES_HELD = 2
+"""How many pieces of an array are valid at a time, each of which a thread may be working on. Reading and writing are most of the work, and only one
+thread does either at a time: a third would wait."""
 
 
 @runtime_checkable
@@ -30,7 +31,7 @@ class Array(Protocol):
     def pieces(self) -> Iterator["np.ndarray[Any, Any]"]:
         """The elements in row-major order, as consecutive one-dimensional arrays of about `PIECE_BYTES`.
 
-        A piece is valid until the third after it (`PIECES_HELD`) is asked for; its memory is then used again.
+        A piece is valid until the second after it (`PIECES_HELD`) is asked for; its memory is then used again.
         """
         ...
 

@@ -48,7 +48,7 @@ class Stored:
     def pieces(self) -> "Iterator[np.ndarray[Any, Any]]":
         """The elements in row-major order, as consecutive one-dimensional arrays of about `bnexport.program.PIECE_BYTES`.
 
-        A piece is valid until the third after it is asked for. Where the checksum does not match, `CorruptCheckpoint` is raised instead of the last.
+        A piece is valid until the second after it is asked for. Where the checksum does not match, `CorruptCheckpoint` is raised instead of the last.
         """
         return self._open_pieces()
 

@@ -128,7 +128,7 @@ class _Relay:
         self.crc = 0
 
     def run_in_threads(self) -> None:
-        """Runs it in as many threads as there are cores for, and pieces."""
+        """Runs it in as many threads as there may be pieces at a time, and cores."""
         from concurrent.futures import ThreadPoolExecutor
 
         from zlib_ng.zlib_ng import crc32  # fourteen times as fast as zlib's here, where a checksum would take as long as the writing
