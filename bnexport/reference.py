@@ -370,7 +370,7 @@ def _meta_graph(tf: Any, location: Location) -> Any:
             meta.ParseFromString(location.meta.read_bytes())
             return meta
         assert location.saved_model is not None
-        from tensorflow.core.protobuf import saved_model_pb2  # type: ignore[import-untyped,unused-ignore]
+        from tensorflow.core.protobuf import saved_model_pb2  # type: ignore[import-untyped,unused-ignore]  # as tensorflow itself
 
         model = saved_model_pb2.SavedModel()
         model.ParseFromString(location.saved_model.read_bytes())

@@ -140,6 +140,18 @@ def with_bessels_correction_for_any_batch(tf, x, training):
     return normalised(tf, x, mean, variance)
 
 
+def with_bessels_correction_by_size(tf, x, training):
+    """The same, multiplied and divided one after the other."""
+    moving_mean, moving_variance = stored(tf, x)
+    if not training:
+        return normalised(tf, x, moving_mean, moving_variance)
+    mean, variance = tf.nn.moments(x, [0])
+    size = tf.cast(tf.shape(x)[0], tf.float32)
+    tf.assign(moving_mean, moving_mean * 0.9 + mean * 0.1)
+    tf.assign(moving_variance, moving_variance * 0.9 + variance * size / (size - 1.0) * 0.1)
+    return normalised(tf, x, mean, variance)
+
+
 def with_bessels_correction(tf, x, training):
     """The unbiased variance is what is averaged, the biased one what normalises, as the fused op does."""
     moving_mean, moving_variance = stored(tf, x)
@@ -174,7 +186,7 @@ def network(tf, norm, training):
 
 HAND_WRITTEN = [
     by_hand, by_hand_subtracting, by_hand_adding, by_assign_moving_average, with_zero_debias, with_bessels_correction, with_mean_and_squares,
-    by_a_decay_that_is_fed, by_the_mean_of_all, with_bessels_correction_for_any_batch,
+    by_a_decay_that_is_fed, by_the_mean_of_all, with_bessels_correction_for_any_batch, with_bessels_correction_by_size,
 ]  # fmt: skip
 
 
@@ -480,18 +492,6 @@ def test_sums_of_statistics_are_no_averages_of_them(tf, live):
     program = live(build).matches()
     assert program.conversion["statistics"] == []
     assert "scores depend on the batch" in program.conversion["warnings"][0]
-
-
-def with_bessels_correction_by_size(tf, x, training):
-    """The same, where the correction is computed from the size of the batch."""
-    moving_mean, moving_variance = stored(tf, x)
-    if not training:
-        return normalised(tf, x, moving_mean, moving_variance)
-    mean, variance = tf.nn.moments(x, [0])
-    size = tf.cast(tf.shape(x)[0], tf.float32)
-    tf.assign(moving_mean, moving_mean * 0.9 + mean * 0.1)
-    tf.assign(moving_variance, moving_variance * 0.9 + variance * size / (size - 1.0) * 0.1)
-    return normalised(tf, x, mean, variance)
 
 
 def with_what_the_update_gives(tf, x, training):

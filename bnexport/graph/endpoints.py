@@ -11,7 +11,8 @@ from bnexport.graph.graphdef import Node, Ref, topological
 from bnexport.graph.live import Live
 from bnexport.graph.names import find_named
 
-_AUTOMATIC = ("truediv", "div", "read", "control_dependency", "exit", "step", "result")  # the last two are of loops that were written out
+_AUTOMATIC = frozenset({"truediv", "div", "read", "control_dependency", "exit", "step", "result"})
+"""Names that TensorFlow gives beside those of operators; the last two are of loops that were written out."""
 _LISTED = 12  # candidates shown in an error
 
 
@@ -121,7 +122,8 @@ class _Networks:
         penalties = {end.node for refs in networks for end in self._penalised(refs)}
         if penalties:  # what stands before one may be an output: policies stand before their entropy
             networks = self._grouped(self._taken(self.ends.find(self._serving(penalties))))
-            networks = [[end for end in refs if end not in self._penalised(refs)] for refs in networks]
+            penalised = [set(self._penalised(refs)) for refs in networks]
+            networks = [[end for end in refs if end not in left_out] for refs, left_out in zip(networks, penalised, strict=True)]
         if len(networks) > 1:
             networks = [refs for refs in networks if self._is_saved(refs)] or networks
         if len(networks) > 1:
@@ -261,16 +263,8 @@ def _authors_name(live: Live, ref: Ref) -> Ref:
 def _is_automatic(node: Node) -> bool:
     """Whether a node is called as TensorFlow calls one that was given no name: after its operator."""
     last = node.name.rpartition("/")[2].rstrip("0123456789").rstrip("_").lower()
-    return last.replace("_", "") == node.op.lower() or last in (
-        node.op.lower().removesuffix("v2"),
-        "truediv",
-        "div",
-        "read",
-        "control_dependency",
-        "exit",
-        "step",
-        "result",
-    )
+    op = node.op.lower()
+    return last in _AUTOMATIC or last == op.removesuffix("v2") or last.replace("_", "") == op
 
 
 def named_endpoints(live: Live, inputs: list[str], outputs: list[str]) -> Endpoints:

@@ -115,7 +115,7 @@ class Ends:
         """Whether an end is a decision, or the beginning of a loss or metric."""
         node = self.live.graph.nodes[name]
         behind = [r for r in self.live.inputs(node) if r.node in inside]
-        if node.op in ops.SHAPES_ONLY or node.op in ("Assert", "Size", "OptionalFromValue"):  # (tf.cond keeps optionals for its gradient)
+        if node.op in ops.SHAPES_ONLY or node.op == "Assert":
             return True
         if not behind or name in self.flow.weighted:
             return False

@@ -12,13 +12,11 @@ from bnexport.graph.graphdef import Node, Ref, topological
 from bnexport.graph.live import Live
 
 _SAVING = frozenset({"SaveV2", "Save", "SaveSlices", "QueueEnqueueManyV2", "QueueEnqueueV2", "QueueEnqueue", "QueueEnqueueMany"})
-_KEPT_FOR_GRADIENTS = frozenset({"OptionalFromValue", "OptionalNone"})
-"""How a branch of control flow v2 hands what is computed inside it to its gradient (tensorflow/python/ops/cond_v2.py)."""
 
 
 def belongs_to_training(node: Node) -> bool:
-    """Whether a node writes variables, saves, reports, was made by tf.gradients, or keeps a value for what that made."""
-    return ops.is_assignment(node.op) or ops.is_summary(node.op) or node.op in _SAVING or node.op in _KEPT_FOR_GRADIENTS or ops.is_gradient(node)
+    """Whether a node writes variables, saves, reports, or was made by tf.gradients or for it."""
+    return ops.is_assignment(node.op) or ops.is_summary(node.op) or node.op in _SAVING or ops.is_gradient(node)
 
 
 class Flow:

@@ -70,10 +70,7 @@ class Shapes:
 
     def constant(self, ref: Ref) -> "np.ndarray[Any, Any] | None":
         """The value, where it depends on fixed sizes only."""
-        value = self.found[ref][0].value
-        if ref in self.unsure or value is None or any(p.value is None or not np.array_equal(p.value, value) for p in self.found[ref][1:]):
-            return None
-        return value
+        return None if ref in self.unsure else common_value(self.found[ref])
 
 
 def follow(live: Live, inputs: Mapping[str, Ref], outputs: Sequence[Ref], order: Sequence[str], given: Mapping[str, Sequence[int | None]]) -> Shapes:
@@ -139,7 +136,7 @@ def _probe_twice(
     for name in order:
         node, ref = live.graph.nodes[name], Ref(name)
         operands = [r for r in live.inputs(node) if r in shapes.found]
-        moved = node.op in MAY_SATURATE and any(_differs(shapes.found[r]) for r in operands)
+        moved = node.op in MAY_SATURATE and any(differs(shapes.found[r]) for r in operands)
         if ref in shapes.found and (moved or any(r in shapes.unsure for r in operands)) and shapes.constant(ref) is not None:
             shapes.unsure.update(r for r in shapes.found if r.node == name)
     return shapes
@@ -193,7 +190,13 @@ def _mixes_rows(live: Live, probes: Sequence[Mapping[Ref, Abstract]], order: Seq
     return False
 
 
-def _differs(found: tuple[Abstract, ...]) -> bool:
+def common_value(found: Sequence[Abstract]) -> "np.ndarray[Any, Any] | None":
+    """The value that several probes found alike."""
+    value = found[0].value
+    return None if value is None or any(p.value is None or not np.array_equal(p.value, value) for p in found[1:]) else value
+
+
+def differs(found: Sequence[Abstract]) -> bool:
     """Whether a value depends on sizes that are not fixed."""
     value = found[0].value
     return value is not None and any(p.value is not None and not np.array_equal(p.value, value) for p in found[1:])

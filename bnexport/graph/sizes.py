@@ -12,7 +12,7 @@ from bnexport.errors import BnexportError
 from bnexport.graph import ops
 from bnexport.graph.graphdef import Node, Ref, topological
 from bnexport.graph.live import Live
-from bnexport.graph.shapes import MAY_SATURATE, OPEN_SIZES, PROBES, attributes, constant_abstract, declared_shape, input_dtype
+from bnexport.graph.shapes import MAY_SATURATE, OPEN_SIZES, PROBES, attributes, common_value, constant_abstract, declared_shape, differs, input_dtype
 from bnexport.kernels import OPS
 from bnexport.kernels.table import Abstract, NDArray, infer
 
@@ -39,9 +39,7 @@ class Sizes:
     def constant(self, ref: Ref) -> NDArray | None:
         """A value that depends on no data and on no open size."""
         pair = self.of(ref)
-        if pair is None or pair[0].value is None or pair[1].value is None or not np.array_equal(pair[0].value, pair[1].value):
-            return None
-        return pair[0].value
+        return None if pair is None else common_value(pair)
 
     def of(self, ref: Ref) -> Pair | None:
         """What is known of a tensor; None where that is nothing."""
@@ -76,7 +74,7 @@ class Sizes:
             results = [infer(OPS[node.op], attributes(node), [pair[i] for pair in operands]) for i in (0, 1)]
         except BnexportError:  # what has no kernel, or does not fit with sizes that stand for open ones: nothing is known of it
             return None
-        if node.op in MAY_SATURATE and any(_differ(pair) for pair in operands):
+        if node.op in MAY_SATURATE and any(differs(pair) for pair in operands):
             return [(Abstract(a.shape, a.dtype), Abstract(b.shape, b.dtype)) for a, b in zip(*results, strict=True)]
         return list(zip(*results, strict=True))
 
@@ -97,8 +95,3 @@ class Sizes:
 
 
 _STAND_INS = tuple(zip(PROBES, OPEN_SIZES, strict=True))
-
-
-def _differ(pair: Pair) -> bool:
-    first, second = pair
-    return first.value is not None and second.value is not None and not np.array_equal(first.value, second.value)
