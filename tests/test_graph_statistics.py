@@ -372,6 +372,26 @@ def test_a_sum_that_is_kept_over_batches_is_not_put_in_place_of_the_batchs(tf, l
     assert "scores depend on the batch" in program.conversion["warnings"][0]
 
 
+@pytest.mark.parametrize("kept", ["all", "decaying"])
+def test_sums_weighted_by_the_size_of_the_batch_are_no_averages(tf, live, kept):
+    """Σ n · mean, which the author divides by the number of all rows elsewhere; it goes with the size of the batch."""
+
+    def norm(tf, x, training):
+        mean, variance = tf.nn.moments(x, [0])
+        size = tf.cast(tf.shape(x)[0], tf.float32)
+        for total, statistic in zip(stored(tf, x), (mean, variance), strict=True):
+            tf.assign(total, total + statistic * size if kept == "all" else total * 0.9 + statistic * size * 0.1)
+        return normalised(tf, x, mean, variance)
+
+    def build():
+        x, y = network(tf, norm, True)
+        return Net({x: rows(8, 6)}, [y])
+
+    program = live(build).matches()
+    assert program.conversion["statistics"] == []
+    assert "scores depend on the batch" in program.conversion["warnings"][0]
+
+
 def test_a_momentum_that_the_flag_sets_to_one(tf, live):
     """The update does nothing at inference, and is an average all the same."""
 

@@ -24,6 +24,7 @@ _LINEAR = frozenset({"Add", "AddV2", "Sub", "Mul", "AddN", "RealDiv", "Neg", "Ca
 _OF_NUMBERS = _LINEAR | {"Div", "Minimum", "Maximum", "StridedSlice", "Prod"}
 _UPDATES = frozenset({"Assign", "AssignAdd", "AssignSub", "AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp"})
 _TRIAL = 0.625  # stands for a decay that is fed: any number between 0 and 1
+_TRIAL_SIZES = {"Shape": [64] * 4, "Size": 64, "Rank": 4}  # stand for sizes that the data has: large, since sums grow with them and averages do not
 _BESSEL = 2.0  # a variance may be averaged with n / (n - 1) for n elements, as fused batch norm does: so many times as large at most
 _NEARBY = 48  # nodes walked through between a reduction over the batch and the assignment of its average
 
@@ -106,9 +107,8 @@ def _is_average(live: Live, update: Node, variable: str, statistic: Ref) -> bool
 
     names = topological(live.graph, [live.resolve(update.inputs[1]).node], operands)
     nodes = [live.graph.nodes[name] for name in names]
-    if any(n.op in ops.SHAPES_ONLY for n in nodes):
-        return True  # by a factor such as n / (n - 1) for n rows
-    fed = {Ref(n.name): _TRIAL for n in nodes if n.op in ops.PLACEHOLDERS}
+    fed: dict[Ref, Any] = {Ref(n.name): _TRIAL for n in nodes if n.op in ops.PLACEHOLDERS}
+    fed |= {Ref(n.name): _TRIAL_SIZES[n.op] for n in nodes if n.op in _TRIAL_SIZES}  # in a factor such as n / (n - 1) for n rows
 
     def becomes(before: NDArray, batch: NDArray) -> NDArray:
         written = live.assuming({Ref(variable): before, statistic: batch, **fed}, update.inputs[1])
