@@ -45,6 +45,13 @@ def test_what_is_not_contiguous(ufunc):
     np.testing.assert_array_equal(x, truth)
 
 
+@pytest.mark.parametrize("shape", [(30, 5), (3000, 5), (9000, 1)])
+def test_a_row_of_another_length_is_refused(shape):
+    x = np.ones(shape, "f4")
+    with pytest.raises(ValueError, match="broadcast"):
+        Row(np.ones(3, "f4")).apply(np.add, x, x)
+
+
 def test_numbers_that_are_none_and_infinite_ones():
     x = np.zeros(3 * ELEMENTS, "f4")
     x[5], x[ELEMENTS + 1], x[-1], x[-2] = np.nan, -np.inf, np.nan, np.inf

@@ -5,7 +5,7 @@ and for maximum and minimum with a scalar it has no vector instructions. A row t
 the time.
 """
 
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -22,11 +22,14 @@ class Row:
 
     def __init__(self, row: NDArray) -> None:
         self._row = row
-        self._spread = np.tile(row.reshape(-1), -(-ELEMENTS // max(1, row.size)))
+
+    @cached_property
+    def _spread(self) -> NDArray:
+        return np.tile(self._row.reshape(-1), -(-ELEMENTS // max(1, self._row.size)))
 
     def apply(self, ufunc: np.ufunc, x: NDArray, out: NDArray) -> NDArray:
-        """`ufunc(x, row)` in `out`, of the shape of `x`."""
-        if x.size <= FEW or not (x.flags.c_contiguous and out.flags.c_contiguous):
+        """`ufunc(x, row)` in `out`, of the shape of `x`; raises NumPy's ValueError for a row of another length than that axis."""
+        if x.size <= FEW or self._row.size not in (1, x.shape[-1]) or not (x.flags.c_contiguous and out.flags.c_contiguous):
             return np.asarray(ufunc(x, self._row, out=out))
         source, target, row = x.reshape(-1), out.reshape(-1), self._spread
         whole = x.size // row.size * row.size
