@@ -123,43 +123,51 @@ class _Relay:
         self._reading, self._turns = threading.Lock(), threading.Condition()
         self._turn = 0
         self._failed = False
+        self._failure: Exception | None = None
         self._crc32 = zlib.crc32
         self.seen = 0
         self.crc = 0
 
     def run_in_threads(self) -> None:
         """Runs it in as many threads as there may be pieces at a time, and cores."""
-        from concurrent.futures import ThreadPoolExecutor
-
         from zlib_ng.zlib_ng import crc32  # fourteen times as fast as zlib's here, where a checksum would take as long as the writing
 
         self._crc32 = crc32
-        count = min(PIECES_HELD, _cores())
-        with ThreadPoolExecutor(count, "bnexport-copy") as pool:
-            threads = [pool.submit(self.run) for _ in range(count)]
-            try:
-                for thread in threads:
-                    thread.result()
-            finally:
-                self._stop()
+        helpers = [threading.Thread(target=self._help, name="bnexport-copy") for _ in range(min(PIECES_HELD, _cores()) - 1)]
+        for helper in helpers:
+            helper.start()
+        try:
+            self.run()
+            for helper in helpers:
+                helper.join()
+        finally:  # an interrupt may come at any time, and nobody is to write to a file that is closed
+            self._stop()
+            for helper in helpers:
+                helper.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def _help(self) -> None:
+        """Another thread's work; what goes wrong in it is for the thread that it helps."""
+        try:
+            self.run()
+        except Exception as error:  # noqa: BLE001  (raised again where the threads come together)
+            self._failure = error
+            self._stop()
 
     def run(self) -> None:
         """One thread's work, until there is nothing left, or another has failed."""
-        try:
-            buffer: np.ndarray[Any, Any] | None = None
-            while (task := self._take()) is not None:
-                index, start, piece = task
-                if self._compute is not None:
-                    if buffer is None or buffer.size < piece.size:
-                        buffer = np.empty(piece.size, self._dtype)
-                    result = buffer[: piece.size]
-                    self._compute(piece, start, result)
-                    piece = result
-                if not self._write(index, np.ascontiguousarray(piece, self._dtype).view(np.uint8).data):
-                    return
-        except BaseException:
-            self._stop()
-            raise
+        buffer: np.ndarray[Any, Any] | None = None
+        while (task := self._take()) is not None:
+            index, start, piece = task
+            if self._compute is not None:
+                if buffer is None or buffer.size < piece.size:
+                    buffer = np.empty(piece.size, self._dtype)
+                result = buffer[: piece.size]
+                self._compute(piece, start, result)
+                piece = result
+            if not self._write(index, np.ascontiguousarray(piece, self._dtype).view(np.uint8).data):
+                return
 
     def _take(self) -> tuple[int, int, np.ndarray[Any, Any]] | None:
         with self._reading:

@@ -251,12 +251,13 @@ def _authors_name(live: Live, ref: Ref) -> Ref:
 
     That is the name of the last of the identities behind it that nothing else takes, or the only one given by hand.
     """
-    identities = [n for n in list(live.graph.nodes.values()) if n.op == "Identity" and not belongs_to_training(n) and not live.is_dead(n.name)]
-    named = [n for n in identities if live.resolve(Ref(n.name)) == ref]
-    taken = {r.node for n in list(live.graph.nodes.values()) for r in n.inputs if not belongs_to_training(n) and not ops.is_summary(n.op)}
-    final = [n for n in named if n.name not in taken]
+    nodes = list(live.graph.nodes.values())
+    identities = [n for n in nodes if n.op == "Identity" and live.resolve(Ref(n.name)) == ref]
+    named = {n.name: n for n in identities if not belongs_to_training(n) and not live.is_dead(n.name)}
+    taken = {r.node for n in nodes for r in n.inputs if r.node in named and not belongs_to_training(n)}
+    final = [n for name, n in named.items() if name not in taken]
     if len(final) != 1 and _is_automatic(live.graph.nodes[ref.node]):
-        final = [n for n in named if not _is_automatic(n)]
+        final = [n for n in named.values() if not _is_automatic(n)]
     return Ref(final[0].name) if len(final) == 1 else ref
 
 

@@ -6,6 +6,7 @@ source, so that losses and metrics fall away with the labels they compare to. Re
 """
 
 from collections.abc import Iterable
+from functools import cache
 
 from bnexport.graph import ops
 from bnexport.graph.graphdef import Node, Ref, topological
@@ -16,7 +17,12 @@ _SAVING = frozenset({"SaveV2", "Save", "SaveSlices", "QueueEnqueueManyV2", "Queu
 
 def belongs_to_training(node: Node) -> bool:
     """Whether a node writes variables, saves, reports, or was made by tf.gradients or for it."""
-    return ops.is_assignment(node.op) or ops.is_summary(node.op) or node.op in _SAVING or ops.is_gradient(node)
+    return _only_trains(node.op) or ops.is_gradient(node)
+
+
+@cache
+def _only_trains(op: str) -> bool:
+    return ops.is_assignment(op) or ops.is_summary(op) or op in _SAVING
 
 
 class Flow:

@@ -134,30 +134,39 @@ def topological(graph: Graph, roots: Iterable[str], inputs_of: Any = None) -> li
         GraphError: the edges form a loop, as tf.while_loop makes.
     """
     order: list[str] = []
-    done: set[str] = set()
-    open_: set[str] = set()
-    stack: list[tuple[str, bool]] = [(name, False) for name in reversed(list(roots))]
-    while stack:
-        name, expanded = stack.pop()
-        if expanded:
-            open_.discard(name)
-            done.add(name)
-            order.append(name)
+    done: dict[str, bool] = {}  # False for those whose ancestors are being followed
+    follow = _own_inputs if inputs_of is None else inputs_of
+    for root in roots:
+        if root in done:
             continue
-        if name in done or name in open_:
-            continue
-        open_.add(name)
-        stack.append((name, True))
-        node = graph.node(name)
-        for ref in reversed(node.inputs if inputs_of is None else inputs_of(node)):
-            if ref.node in open_:
-                raise GraphError(
-                    f"{graph.source}: the node {name!r} ({node.op}) is part of a loop (tf.while_loop or dynamic_rnn), which bnexport does not "
-                    "convert: build the network with a static number of steps, or name outputs before the loop with --output"
-                )
-            if ref.node not in done:
-                stack.append((ref.node, False))
+        done[root] = False
+        path = [(root, iter(follow(graph.node(root))))]
+        while path:
+            name, refs = path[-1]
+            for ref in refs:
+                known = done.get(ref.node)
+                if known is None:
+                    done[ref.node] = False
+                    path.append((ref.node, iter(follow(graph.node(ref.node)))))
+                    break
+                if not known:
+                    raise _part_of_loop(graph, name)
+            else:
+                path.pop()
+                done[name] = True
+                order.append(name)
     return order
+
+
+def _part_of_loop(graph: Graph, name: str) -> GraphError:
+    return GraphError(
+        f"{graph.source}: the node {name!r} ({graph.nodes[name].op}) is part of a loop (tf.while_loop or dynamic_rnn), which bnexport does not "
+        "convert: build the network with a static number of steps, or name outputs before the loop with --output"
+    )
+
+
+def _own_inputs(node: Node) -> list[Ref]:
+    return node.inputs
 
 
 def constant_node(name: str, value: "np.ndarray[Any, Any]") -> Node:

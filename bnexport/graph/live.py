@@ -27,6 +27,21 @@ STEPS = frozenset(
 """Operators that jump: where float32 says 0.7 * 10 is 7 and float64 that it is a little less, they give something else altogether."""
 
 
+class _Known:
+    """What has been found out of a graph; it holds until the graph, or what is put in place of its parts, changes."""
+
+    __slots__ = ("consumers", "dynamic", "inputs", "narrow", "predicates", "resolved", "values")
+
+    def __init__(self) -> None:
+        self.resolved: dict[Ref, Ref] = {}
+        self.inputs: dict[str, tuple[Ref, ...]] = {}
+        self.values: dict[Ref, NDArray] = {}
+        self.narrow: dict[Ref, NDArray] = {}
+        self.dynamic: dict[str, bool] = {}
+        self.predicates: dict[Ref, bool | None] = {}
+        self.consumers: dict[Ref, list[Node]] | None = None
+
+
 class Live:
     """A graph as inference sees it.
 
@@ -45,11 +60,7 @@ class Live:
         self.flags: list[Flag] = []
         self.branches: Branches = find_branches(graph)
         self.sources: set[str] = set()
-        self._resolved: dict[Ref, Ref] = {}
-        self._values: dict[Ref, NDArray] = {}
-        self._narrow: dict[Ref, NDArray] = {}
-        self._dynamic: dict[str, bool] = {}
-        self._predicates: dict[Ref, bool | None] = {}
+        self._known = _Known()
         self._constants = "value"  # what the nodes of fixed values are called
         self.flags = find_flags(self.branches, self._assume, self.fixed, self._actual)
         for flag in self.flags:
@@ -57,21 +68,17 @@ class Live:
         self._forget()
 
     def _forget(self) -> None:
-        self._resolved.clear()
-        self._values.clear()
-        self._narrow.clear()
-        self._dynamic.clear()
-        self._predicates.clear()
+        self._known = _Known()
 
     def _assume(self, predicate: Ref, values: dict[Ref, Any]) -> NDArray:
         """A value under these values of flags alone."""
-        before = self.fixed, self._resolved, self._values, self._narrow, self._dynamic, self._predicates, self._constants
+        before = self.fixed, self._known, self._constants
         self.fixed = {ref: np.asarray(value) for ref, value in values.items()}
-        self._resolved, self._values, self._narrow, self._dynamic, self._predicates, self._constants = {}, {}, {}, {}, {}, "assumed"
+        self._known, self._constants = _Known(), "assumed"
         try:
             return self.value(predicate)
         finally:
-            self.fixed, self._resolved, self._values, self._narrow, self._dynamic, self._predicates, self._constants = before
+            self.fixed, self._known, self._constants = before
 
     def assuming(self, values: dict[Ref, Any], ref: Ref) -> NDArray:
         """A value as it would be if these references had these values as well.
@@ -112,6 +119,7 @@ class Live:
         if node.name in self.graph.nodes:
             raise GraphError(f"{self.graph.source}: the graph already has a node {node.name!r}")
         self.graph.nodes[node.name] = node
+        self._known.consumers = None
         return Ref(node.name)
 
     def cut(self, refs: Iterable[Ref]) -> None:
@@ -123,17 +131,18 @@ class Live:
 
     def resolve(self, ref: Ref) -> Ref:
         """The reference that gives this value in inference, with nothing that only passes values on in between."""
+        resolved = self._known.resolved
         chain = []
-        while ref not in self._resolved:
+        while ref not in resolved:
             chain.append(ref)
             following = self._step(ref)
             if following == ref:
-                self._resolved[ref] = ref
+                resolved[ref] = ref
                 break
             ref = following
-        end = self._resolved[ref]
+        end = resolved[ref]
         for passed in chain:
-            self._resolved[passed] = end
+            resolved[passed] = end
         return end
 
     def _step(self, ref: Ref) -> Ref:
@@ -153,7 +162,7 @@ class Live:
         if (node.op in ops.PASS_THROUGH or node.op in ops.SWITCHES) and node.inputs:
             return node.inputs[0]
         if node.op in ops.SELECTS:
-            chosen = self._known(node.inputs[0])
+            chosen = self._value_if_known(node.inputs[0])
             if chosen is not None and chosen.size == 1:
                 taken = node.inputs[1] if chosen.item() else node.inputs[2]
                 return ref if self._is_spread(node, taken) else taken
@@ -194,14 +203,15 @@ class Live:
         return self._predicate(self.branches.predicate_of(switch)) is not None
 
     def _predicate(self, predicate: Ref) -> bool | None:
-        if predicate not in self._predicates:
-            self._predicates[predicate] = None  # stands while it is computed: a predicate that depends on itself has no value
-            value = self._known(predicate)
+        predicates = self._known.predicates
+        if predicate not in predicates:
+            predicates[predicate] = None  # stands while it is computed: a predicate that depends on itself has no value
+            value = self._value_if_known(predicate)
             if value is not None and value.size == 1:
-                self._predicates[predicate] = bool(value.item())
-        return self._predicates[predicate]
+                predicates[predicate] = bool(value.item())
+        return predicates[predicate]
 
-    def _known(self, ref: Ref) -> NDArray | None:
+    def _value_if_known(self, ref: Ref) -> NDArray | None:
         """A condition's value where it has one.
 
         None where it depends on data, or on what bnexport does not have: a saver's file names, another model's variables.
@@ -224,21 +234,24 @@ class Live:
             f"its predicate comes from {', '.join(flags) or 'a computed value'}; choose with {names}"
         )
 
-    def inputs(self, node: Node) -> list[Ref]:
+    def inputs(self, node: Node) -> tuple[Ref, ...]:
         """A node's data inputs, followed; none of a node through which data enters, be it out of a queue, an iterator or in a default's place."""
-        if node.name in self.sources or ops.is_source(node) or (node.op == "PlaceholderWithDefault" and self.is_input_with_default(node)):
-            return []
-        return [self.resolve(ref) for ref in node.inputs]
+        known = self._known.inputs
+        if node.name not in known:
+            entry = node.name in self.sources or ops.is_source(node) or (node.op == "PlaceholderWithDefault" and self.is_input_with_default(node))
+            known[node.name] = () if entry else tuple([self.resolve(ref) for ref in node.inputs])
+        return known[node.name]
 
     # ---- what is constant
 
     def is_dynamic(self, ref: Ref) -> bool:
         """Whether a value depends on the network's input, on random numbers or on a condition that is not decided."""
         start = self.resolve(ref)
-        if start.node not in self._dynamic:
+        dynamic = self._known.dynamic
+        if start.node not in dynamic:
             for name in topological(self.graph, [start.node], self._inputs_unless_known):
                 node = self.graph.nodes[name]
-                self._dynamic[name] = (
+                dynamic[name] = (
                     name in self.sources
                     or ops.is_source(node)
                     or node.op == "PlaceholderWithDefault"
@@ -246,13 +259,13 @@ class Live:
                     or ops.is_assignment(node.op)
                     or node.op in ops.MERGES
                     or node.op in ops.LOOPS
-                    or any(self._dynamic[r.node] for r in self.inputs(node))
+                    or any(dynamic[r.node] for r in self.inputs(node))
                 )
-        return self._dynamic[start.node]
+        return dynamic[start.node]
 
-    def _inputs_unless_known(self, node: Node) -> list[Ref]:
-        if node.name in self._dynamic or node.op in ops.LOOPS:
-            return []
+    def _inputs_unless_known(self, node: Node) -> tuple[Ref, ...]:
+        if node.name in self._known.dynamic or node.op in ops.LOOPS:
+            return ()
         return self.inputs(node)
 
     def value(self, ref: Ref) -> NDArray:
@@ -262,11 +275,11 @@ class Live:
             AmbiguousNetwork: it depends on a flag that nobody set.
             UnsupportedOps: an operator on the way has no kernel.
         """
-        return self._evaluated(ref, self._values, wide=True)
+        return self._evaluated(ref, self._known.values, wide=True)
 
     def as_rounded(self, ref: Ref) -> NDArray:
         """A constant's value as `value` gives it, but rounded on the way wherever TensorFlow rounds it."""
-        return _widen(self._evaluated(ref, self._narrow, wide=False))
+        return _widen(self._evaluated(ref, self._known.narrow, wide=False))
 
     def _evaluated(self, ref: Ref, kept: dict[Ref, NDArray], *, wide: bool) -> NDArray:
         """A constant's value in float64, or in the dtypes of the graph; `kept` are those that are known already."""
@@ -282,7 +295,7 @@ class Live:
             refs = self.inputs(node)
             operands = [values[r] if r in values else kept[r] for r in refs]
             if wide and node.op in STEPS and not _only_rounds(node, operands) and any(o.dtype.kind == "f" for o in operands):
-                operands = [self._evaluated(r, self._narrow, wide=False) for r in refs]
+                operands = [self._evaluated(r, self._known.narrow, wide=False) for r in refs]
             if wide and _only_rounds(node, operands):
                 results = operands
             else:
@@ -347,6 +360,11 @@ class Live:
 
     def consumers(self) -> dict[Ref, list[Node]]:
         """For each reference, the nodes of the inference graph that take it; what only passes values on is left out."""
+        if self._known.consumers is None:
+            self._known.consumers = self._consumers()
+        return self._known.consumers
+
+    def _consumers(self) -> dict[Ref, list[Node]]:
         users: dict[Ref, list[Node]] = {}
         for node in list(self.graph.nodes.values()):
             if node.op in ops.PASS_THROUGH or node.op in ops.SWITCHES or node.op in ops.MERGES or node.op == "IdentityN" or self.is_dead(node.name):

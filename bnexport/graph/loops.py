@@ -253,8 +253,8 @@ class _Loop:
     def _followed(self, refs: Sequence[Ref]) -> list[str]:
         """The nodes of a step behind these, followed as inference does, each after what it takes."""
 
-        def inputs(node: Node) -> list[Ref]:
-            return [] if node.name in self.frame.first or node.name in self.enters else self.live.inputs(node)
+        def inputs(node: Node) -> tuple[Ref, ...]:
+            return () if node.name in self.frame.first or node.name in self.enters else self.live.inputs(node)
 
         return topological(self.live.graph, [self.live.resolve(r).node for r in refs], inputs)
 

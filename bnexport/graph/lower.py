@@ -192,7 +192,7 @@ class _Lowering:
     def _tensor(self, ref: Ref) -> str:
         return self.out.tensors[ref]
 
-    def _linear(self, node: Node, refs: list[Ref]) -> Layer | None:
+    def _linear(self, node: Node, refs: Sequence[Ref]) -> Layer | None:
         op = _LINEAR_OPS.get(node.op)
         if op is None:
             return None
@@ -249,7 +249,7 @@ class _Lowering:
             return InMemory(value)
         return Deferred(value.shape, value.dtype, lambda: self.live.value(ref))
 
-    def _affine(self, node: Node, refs: list[Ref]) -> Layer | None:
+    def _affine(self, node: Node, refs: Sequence[Ref]) -> Layer | None:
         """The layer for x * a + b with constants a and b that broadcast against each row of x; None where the node is no such thing."""
         result = Ref(node.name)
         if result not in self.shapes.found or self.shapes.dtype(result).kind != "f":
@@ -345,7 +345,7 @@ class _Lowering:
         provenance = {"node": node.name, "parts": [p for p in parts if p], "dtype": dtype}
         return Layer(take_name(self.taken, node.name), "ScaleShift", [self._tensor(data)], {}, arrays, provenance=provenance)
 
-    def _operator(self, node: Node, refs: list[Ref]) -> Layer:
+    def _operator(self, node: Node, refs: Sequence[Ref]) -> Layer:
         """A TensorFlow operator as it is, its constant operands written with it."""
         name = take_name(self.taken, node.name)
         layer = Layer(name, node.op, [], attributes(node), {}, provenance={"node": node.name})

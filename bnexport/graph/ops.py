@@ -32,6 +32,8 @@ _RANDOM_PREFIXES = ("Random", "StatelessRandom", "StatelessTruncatedNormal", "St
 _ASSIGN_PREFIXES = ("Assign", "ScatterUpdate", "ScatterAdd", "ScatterSub", "ResourceScatter", "Apply", "ResourceApply", "SparseApply",
                     "ResourceSparseApply")  # fmt: skip
 
+_GRADIENTS = ("Grad", "GradV2", "GradV3", "BroadcastGradientArgs", "OptionalFromValue", "OptionalNone")
+
 
 def is_random(op: str) -> bool:
     """Whether an operator draws random numbers (a shuffle of a queue does not count: it is a source of data)."""
@@ -63,6 +65,7 @@ def is_gradient(node: Node) -> bool:
 
     A branch of tf.cond in control flow v2 hands what its gradient will need to it as an Optional, made within the branch.
     """
-    if node.op.endswith(("Grad", "GradV2", "GradV3")) or node.op in ("BroadcastGradientArgs", "OptionalFromValue", "OptionalNone"):
+    if node.op.endswith(_GRADIENTS):
         return True
-    return any(part == "gradients" or (part.startswith("gradients_") and part[10:].isdigit()) for part in node.name.split("/"))
+    parts = node.name.split("/") if "gradients" in node.name else ()
+    return any(part == "gradients" or (part.startswith("gradients_") and part[10:].isdigit()) for part in parts)

@@ -51,9 +51,9 @@ class Sizes:
                     self._found.update({Ref(name, i): pair for i, pair in enumerate(pairs or [None])})
         return self._found.get(wanted)
 
-    def _before(self, node: Node) -> list[Ref]:
+    def _before(self, node: Node) -> tuple[Ref, ...]:
         if Ref(node.name) in self._found or node.op in ops.LOOPS or node.op in ops.MERGES or not self.live.is_dynamic(Ref(node.name)):
-            return []
+            return ()
         return self.live.inputs(node)
 
     def _follow(self, node: Node) -> Sequence[Pair | None] | None:
@@ -90,8 +90,8 @@ class Sizes:
         nodes = [self.live.graph.nodes[name] for name in order]
         return [Ref(n.name) for n in nodes if n.name in self.live.sources or ops.is_source(n) or n.op == "PlaceholderWithDefault"]
 
-    def _all_before(self, node: Node) -> list[Ref]:
-        return [] if node.op in ops.LOOPS or node.op in ops.MERGES else self.live.inputs(node)
+    def _all_before(self, node: Node) -> tuple[Ref, ...]:
+        return () if node.op in ops.LOOPS or node.op in ops.MERGES else self.live.inputs(node)
 
 
 _STAND_INS = tuple(zip(PROBES, OPEN_SIZES, strict=True))

@@ -130,7 +130,7 @@ def _is_average(live: Live, update: Node, variable: str, statistic: Ref) -> bool
 def _divided(live: Live, written: Ref) -> set[str]:
     """The variables that a written value divides by something."""
 
-    def operands(node: Node) -> list[Ref]:
+    def operands(node: Node) -> tuple[Ref, ...]:
         return live.inputs(node)[:1] if ops.is_assignment(node.op) else live.inputs(node)
 
     found = set()
