@@ -31,7 +31,8 @@ class Array(Protocol):
     def pieces(self) -> Iterator["np.ndarray[Any, Any]"]:
         """The elements in row-major order, as consecutive one-dimensional arrays of about `PIECE_BYTES`.
 
-        A piece is valid until the second after it (`PIECES_HELD`) is asked for; its memory is then used again.
+        A piece is valid until the second after it (`PIECES_HELD`) is asked for; its memory is then used again. Until then whoever asked for it may
+        write over it, unless it is read-only.
         """
         ...
 
@@ -44,7 +45,7 @@ class Mapped(Array, Protocol):
     def source(self) -> Array: ...
 
     def compute(self, piece: "np.ndarray[Any, Any]", start: int, out: "np.ndarray[Any, Any]") -> None:
-        """Computes `out` from a piece of the source, before which came `start` elements; both are one-dimensional and of one size."""
+        """Computes `out` from a piece of the source, before which came `start` elements: one-dimensional, of one size, perhaps the same array."""
         ...
 
 
@@ -73,7 +74,8 @@ class InMemory:
         return dtype
 
     def pieces(self) -> Iterator["np.ndarray[Any, Any]"]:
-        flat = np.ascontiguousarray(self.values).reshape(-1)
+        flat = np.ascontiguousarray(self.values).reshape(-1).view()
+        flat.flags.writeable = False
         step = max(1, PIECE_BYTES // max(1, flat.itemsize))
         for start in range(0, flat.size, step):
             yield flat[start : start + step]

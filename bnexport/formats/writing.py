@@ -161,9 +161,11 @@ class _Relay:
         while (task := self._take()) is not None:
             index, start, piece = task
             if self._compute is not None:
-                if buffer is None or buffer.size < piece.size:
-                    buffer = np.empty(piece.size, self._dtype)
-                result = buffer[: piece.size]
+                result = piece  # half the memory, so that more of it stays in the cache
+                if not piece.flags.writeable or piece.dtype != self._dtype:
+                    if buffer is None or buffer.size < piece.size:
+                        buffer = np.empty(piece.size, self._dtype)
+                    result = buffer[: piece.size]
                 self._compute(piece, start, result)
                 piece = result
             if not self._write(index, np.ascontiguousarray(piece, self._dtype).view(np.uint8).data):
