@@ -67,7 +67,7 @@ def convert(path: str | Path, out: str | Path, options: Options | None = None) -
 
 
 def _has_graph(location: Location, options: Options) -> bool:
-    if not options.use_graph or (location.meta is None and location.saved_model is None):
+    if not options.use_graph or location.graph is None:
         _refuse_options_of_graphs(location, options)
         return False
     only_for_names = {
@@ -79,7 +79,7 @@ def _has_graph(location: Location, options: Options) -> bool:
     given = [flag for flag, value in only_for_names.items() if value]
     if given:
         raise UsageError(
-            f"{', '.join(given)} only says what names cannot tell, but {location.meta or location.saved_model} holds the graph, which tells it; "
+            f"{', '.join(given)} only says what names cannot tell, but {location.graph} holds the graph, which tells it; "
             "leave it out, or add --no-graph to read the names alone"
         )
     return True

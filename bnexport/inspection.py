@@ -12,7 +12,7 @@ The record is made of JSON values only. Every record has
 
 that of a checkpoint also
 
-    version         2 (tensor bundle) or 1
+    version         2 (tensor bundle), 1, or 0 for a frozen graph
     graph           the name of the file that holds the graph, or null
     unconverted     why the network could not be converted, or null; roles come from names alone then
     variables       [{name, shape, dtype, parameters, role, layer, belongs_to}], sorted by name
@@ -80,9 +80,9 @@ def _checkpoint(location: "Location", checkpoint: "Checkpoint") -> Record:
     infos = [checkpoint.info(name) for name in checkpoint]
     named = {variable.name: variable for variable in assign_roles(infos, full_names(checkpoint))}
     places: Places = {name: (variable.role, variable.layer) for name, variable in named.items()}
-    graph = location.meta or location.saved_model
+    graph = location.graph
     if program is not None:
-        places = _by_program(program, _keys(location, checkpoint) if graph else {}, places)
+        places = _by_program(program, _keys(checkpoint) if graph else {}, places)
     variables = []
     for info in infos:
         role, layer = places[info.name]
@@ -120,14 +120,14 @@ def _converted(location: "Location") -> tuple[Program | None, str | None]:
         return None, str(error)
 
 
-def _keys(location: "Location", checkpoint: "Checkpoint") -> Mapping[str, str]:
+def _keys(checkpoint: "Checkpoint") -> Mapping[str, str]:
     """The checkpoint's key of each variable of its graph."""
     from bnexport.graph import ops
     from bnexport.graph.files import read_graph
     from bnexport.graph.functions import inline_functions
     from bnexport.graph.variables import Variables
 
-    graph = read_graph(location)
+    graph = read_graph(checkpoint)
     inline_functions(graph)
     variables = Variables(graph, checkpoint)
     nodes = [node for node in graph.nodes.values() if node.op in ops.VARIABLES and variables.holds(node)]
@@ -195,7 +195,8 @@ def _completed(norms: list[Record], roles: Mapping[str, list[str]]) -> list[Reco
 
 def _checkpoint_lines(record: Record) -> Iterator[str]:
     count = f"{len(record['variables'])} variable{'s' * (len(record['variables']) != 1)}"
-    yield f"{record['path']}: checkpoint of version {record['version']}, {count}, {record['parameters']:,} parameters in layers"
+    kind = f"checkpoint of version {record['version']}" if record["version"] else "frozen graph"
+    yield f"{record['path']}: {kind}, {count}, {record['parameters']:,} parameters in layers"
     yield from _field("graph", record["graph"] or "none: roles are read off the names")
     yield from _field("tensorflow", record["tensorflow"])
     yield from _field("not converted", " ".join((record["unconverted"] or "").split()))

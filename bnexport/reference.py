@@ -93,7 +93,7 @@ def compare_variables(checkpoint: Checkpoint) -> Variables:
     tf = tensorflow()
     found = Variables()
     try:
-        reader = tf.train.load_checkpoint(str(checkpoint.prefix))
+        reader = _Constants(tf, checkpoint.prefix) if checkpoint.location.is_frozen else tf.train.load_checkpoint(str(checkpoint.prefix))
         for name in checkpoint.names():
             found.compared += 1
             if not _same_bits(checkpoint.read(name), reader.get_tensor(name)):
@@ -101,6 +101,17 @@ def compare_variables(checkpoint: Checkpoint) -> Variables:
     except (tf.errors.OpError, RuntimeError, ValueError) as error:
         raise Unavailable(f"TensorFlow does not read {checkpoint.prefix}: {_first_line(error)}") from error
     return found
+
+
+class _Constants:
+    """The constants of a frozen graph, by the method that a checkpoint's reader has."""
+
+    def __init__(self, tf: Any, path: Path) -> None:
+        self._tf = tf
+        self._nodes = {node.name: node for node in tf.compat.v1.GraphDef.FromString(path.read_bytes()).node}
+
+    def get_tensor(self, name: str) -> NDArray:
+        return np.asarray(self._tf.make_ndarray(self._nodes[name].attr["value"].tensor))
 
 
 def _same_bits(ours: NDArray, theirs: Any) -> bool:
@@ -127,7 +138,7 @@ class Session:
         Raises:
             Unavailable: TensorFlow is not installed, there is no graph, or TensorFlow cannot import or restore it.
         """
-        if (location.meta is None and location.saved_model is None) or not options.use_graph:
+        if location.graph is None or not options.use_graph:
             raise Unavailable("there is no graph that TensorFlow could evaluate")
         from bnexport.graph.inference import read_inference
 
@@ -361,11 +372,14 @@ def _joined(parts: Iterable[dict[str, NDArray]]) -> dict[str, NDArray]:
 
 
 def _meta_graph(tf: Any, location: Location) -> Any:
-    """The MetaGraphDef of a .meta file, or of the serving part of a SavedModel."""
+    """The MetaGraphDef of a .meta file, of the serving part of a SavedModel, or around a frozen graph."""
     from google.protobuf.message import DecodeError
 
     meta = tf.compat.v1.MetaGraphDef()
     try:
+        if location.is_frozen:
+            meta.graph_def.ParseFromString(location.files[0].read_bytes())
+            return meta
         if location.meta is not None:
             meta.ParseFromString(location.meta.read_bytes())
             return meta

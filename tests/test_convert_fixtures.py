@@ -14,7 +14,8 @@ DATA = Path(__file__).parents[1] / "fixtures" / "data"
 FACTS = {p.parent.name: json.loads(p.read_text()) for p in sorted(DATA.glob("*/fixture.json"))}
 SAVED_MODELS = [n for n in FACTS if (DATA / n / "saved_model").is_dir()]
 WITH_META = [n for n in FACTS if any((DATA / n).glob("*.meta"))]
-NAMES = WITH_META + SAVED_MODELS
+FROZEN = [n for n in FACTS if any((DATA / n).glob("*.pb"))]
+NAMES = WITH_META + SAVED_MODELS + FROZEN
 
 TOLERANCE = {"half": 2e-3, "float64": 1e-12}
 """Of the largest output; 1e-5 for all others."""

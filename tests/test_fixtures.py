@@ -9,7 +9,8 @@ DATA = Path(__file__).parents[1] / "fixtures" / "data"
 NAMES = sorted(p.name for p in DATA.iterdir() if (p / "fixture.json").exists())
 SAVED_MODELS = [n for n in NAMES if (DATA / n / "saved_model").is_dir()]
 WITH_META = [n for n in NAMES if any((DATA / n).glob("*.meta"))]
-WITH_CHECKPOINT = [n for n in NAMES if n not in SAVED_MODELS]
+FROZEN = [n for n in NAMES if any((DATA / n).glob("*.pb"))]
+WITH_CHECKPOINT = [n for n in NAMES if n not in SAVED_MODELS + FROZEN]
 
 TOLERANCE = {"float16": 2e-3, "float32": 1e-6, "float64": 1e-12}
 """How far a session may be from the stored outputs, relative to the largest of them: another machine adds up in another order."""
@@ -61,13 +62,15 @@ def test_a_fixture_is_complete_and_small(name):
     if name in SAVED_MODELS:
         assert (prefix / "saved_model.pb").exists()
         assert (prefix / "variables" / "variables.index").exists()
+    elif name in FROZEN:
+        assert prefix.is_file()
     else:
         assert (DATA / name / "checkpoint").exists()
         assert prefix.exists() or prefix.with_name(prefix.name + ".index").exists()
 
 
 def test_all_together_they_stay_small():
-    assert sum(f.stat().st_size for f in DATA.rglob("*") if f.is_file()) < 3_000_000
+    assert sum(f.stat().st_size for f in DATA.rglob("*") if f.is_file()) < 3_500_000
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -153,6 +156,17 @@ def test_the_saved_model_of_tensorflow_1_gives_the_stored_outputs(tf):
         tf.compat.v1.saved_model.load(sess, ["serve"], str(DATA / "savedmodel_v1" / "saved_model"))
         want = expected("savedmodel_v1")
         for key, value in run(sess, "savedmodel_v1", want).items():
+            assert_same(value, want[key])
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("name", FROZEN)
+def test_the_frozen_graph_gives_the_stored_outputs(tf, name):
+    graph = tf.compat.v1.GraphDef.FromString((DATA / name / read(name)["prefix"]).read_bytes())
+    with tf.Graph().as_default(), session(tf) as sess:
+        tf.import_graph_def(graph, name="")
+        want = expected(name)
+        for key, value in run(sess, name, want).items():
             assert_same(value, want[key])
 
 

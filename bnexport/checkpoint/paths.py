@@ -16,6 +16,7 @@ from bnexport.errors import CheckpointError, CheckpointNotFound, CorruptCheckpoi
 
 STATE_FILE = "checkpoint"
 SAVED_MODEL = "saved_model.pb"
+GRAPH_SUFFIX = ".pb"
 
 _SIBLING = re.compile(r"(?P<prefix>.+)(?:\.index|\.meta|\.data-(?:\d{5}|\?{5})-of-\d{5})")
 _SHARD = re.compile(r"(?P<prefix>.+)-(?:\d{5}|\?{5})-of-\d{5}")
@@ -28,6 +29,7 @@ class Location:
 
     `prefix` is what TensorFlow calls the checkpoint. `index` is the `.index` file of version 2, or the (first) file of version 1, and `files` are
     that one or all the files of version 1; None and none where there is only a graph. `meta` and `saved_model` are the files of the graph.
+    A frozen graph (version 0) is all of these in one file.
     """
 
     prefix: Path | None
@@ -37,12 +39,23 @@ class Location:
     version: int
     files: tuple[Path, ...]
 
+    @property
+    def is_frozen(self) -> bool:
+        """Whether variables and graph are those of a frozen graph."""
+        return self.version == 0
+
+    @property
+    def graph(self) -> Path | None:
+        """The file of the graph."""
+        return self.saved_model or self.meta or (self.prefix if self.is_frozen else None)
+
 
 def locate(path: "str | Path") -> Location:
     """The checkpoint that `path` points to, by any of its files, its prefix, its folder, or the folder of a SavedModel.
 
     Only names are looked at, and the last bytes of a file that could be version 1. In a folder the `checkpoint` file decides, whose paths are
-    looked up beside it, for they are often those of another machine; without one the folder must hold a single checkpoint.
+    looked up beside it, for they are often those of another machine; without one the folder must hold a single checkpoint. A file that ends in `.pb`
+    is taken for a frozen graph.
     Raises `CheckpointNotFound` with what there is to choose from, and `CorruptCheckpoint` for a file that is none of a checkpoint's.
     """
     path = Path(path)
@@ -61,6 +74,8 @@ def locate(path: "str | Path") -> Location:
         found = _at_prefix(path)
     if found is not None:
         return found
+    if _is_file(path) and path.suffix.lower() == GRAPH_SUFFIX:
+        return Location(path, None, None, None, 0, (path,))
     if _is_file(path) and not match:
         raise CorruptCheckpoint(
             impostor(path) or f"{path} is neither a checkpoint nor one of its files: give a prefix, its .index or .meta file, or the folder"
@@ -267,7 +282,7 @@ def _nothing_at(path: Path) -> CheckpointNotFound:
         data = [file for file in sorted(_files(path)) if _SIBLING.fullmatch(file.name)]
         if data:
             return _index_missing(data[0])
-        inside = _folders_with_one(path)
+        inside = [*sorted(file for file in _files(path) if file.suffix.lower() == GRAPH_SUFFIX), *_folders_with_one(path)]
         hint = f"give {_listed(inside)}" if inside else f"give a folder with a .index file or a {SAVED_MODEL}, or the checkpoint's prefix"
         return CheckpointNotFound(f"{path} holds no checkpoint: {hint}")
     match = _SIBLING.fullmatch(path.name) or _SHARD.fullmatch(path.name)

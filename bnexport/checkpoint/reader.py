@@ -13,6 +13,7 @@ from bnexport.checkpoint.tensors import Stored, TensorInfo
 from bnexport.errors import CheckpointNotFound, CorruptCheckpoint, TensorNotFound
 
 if TYPE_CHECKING:
+    from bnexport.checkpoint.frozen import FrozenGraph
     from bnexport.checkpoint.v1 import SavedSlices
     from bnexport.protos import tensorflow_pb2 as pb
 
@@ -33,7 +34,7 @@ class Checkpoint:
 
     def __init__(self, location: Location) -> None:
         if location.prefix is None or not location.files:
-            what = location.saved_model or location.meta or location.prefix
+            what = location.graph or location.prefix
             raise CheckpointNotFound(
                 f"{what} has no variables beside it: there are no weights to read; copy the checkpoint's .index and .data files too"
             )
@@ -84,6 +85,10 @@ class Checkpoint:
         """
         return self._reader.stored(self._known(name))
 
+    def frozen_graph(self) -> "pb.GraphDef | None":
+        """The graph that the tensors are constants of; None for a checkpoint whose graph, if any, is another file."""
+        return getattr(self._reader, "definition", None)
+
     def object_graph(self) -> "pb.TrackableObjectGraph | None":
         """The objects that an object-based checkpoint (TensorFlow 2) was saved from; None for a checkpoint by names."""
         if OBJECT_GRAPH_KEY not in self:
@@ -125,9 +130,13 @@ class Checkpoint:
         raise TensorNotFound(f"{self.prefix} has no tensor {name!r}: {hint}")
 
 
-def _reader(location: Location, prefix: Path) -> "Bundle | SavedSlices":
+def _reader(location: Location, prefix: Path) -> "Bundle | SavedSlices | FrozenGraph":
     if location.version == 2:
         return Bundle(prefix, location.files[0])
+    if location.is_frozen:
+        from bnexport.checkpoint.frozen import FrozenGraph
+
+        return FrozenGraph(prefix)
     # Few checkpoints are that old.
     from bnexport.checkpoint.v1 import SavedSlices
 

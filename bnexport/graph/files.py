@@ -1,37 +1,53 @@
-"""Graphs read from .meta and saved_model.pb files."""
+"""Graphs read from .meta, saved_model.pb and frozen .pb files."""
 
 from pathlib import Path
 from typing import Any
 
-from bnexport.checkpoint import Location, impostor
+from bnexport.checkpoint import Checkpoint, impostor
 from bnexport.errors import GraphError
-from bnexport.graph.graphdef import Graph, read_node
+from bnexport.graph.graphdef import Graph, Node, read_node
 
 _SERVE = "serve"
 
 
-def read_graph(location: Location) -> Graph:
-    """The graph that lies beside a checkpoint.
+def read_graph(checkpoint: Checkpoint) -> Graph:
+    """The graph of a checkpoint.
 
     Raises:
         GraphError: there is none, or the file is no graph.
     """
-    path = location.saved_model or location.meta
+    location = checkpoint.location
+    path = location.graph
     if path is None:
         raise GraphError(f"{location.prefix} has no .meta file beside it")
+    frozen = checkpoint.frozen_graph()
+    if frozen is not None:
+        graph = _graph(frozen, path)
+        for name in checkpoint:
+            graph.nodes[name] = _thawed(checkpoint, name)
+        return graph
     meta = _parse(path, saved_model=location.saved_model is not None)
-    definition = meta.graph_def
-    try:
-        graph = Graph({n.name: read_node(n) for n in definition.node}, source=str(path))
-    except GraphError as error:
-        raise GraphError(f"{path}: {error}") from error
-    graph.functions = {f.signature.name: f for f in definition.library.function}
+    graph = _graph(meta.graph_def, path)
     graph.signatures = {k: v for k, v in meta.signature_def.items() if not k.startswith("__")}
     graph.restore_op = meta.saver_def.restore_op_name.removesuffix(":0")
     graph.tensorflow_version = meta.meta_info_def.tensorflow_version
     if not graph.nodes:
         raise GraphError(f"{path}: the file holds no graph")
     return graph
+
+
+def _graph(definition: Any, path: Path) -> Graph:
+    try:
+        nodes = {n.name: read_node(n) for n in definition.node}
+    except GraphError as error:
+        raise GraphError(f"{path}: {error}") from error
+    return Graph(nodes, {f.signature.name: f for f in definition.library.function}, source=str(path))
+
+
+def _thawed(checkpoint: Checkpoint, name: str) -> Node:
+    """The variable that a constant of a frozen graph was."""
+    info = checkpoint.info(name)
+    return Node(name, "VariableV2", [], [], {"shape": list(info.shape), "dtype": info.dtype.name})
 
 
 def _parse(path: Path, *, saved_model: bool) -> Any:

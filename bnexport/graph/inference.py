@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from bnexport.checkpoint import Checkpoint, Location
+from bnexport.checkpoint.tensor_protos import dtype_name
 from bnexport.errors import GraphError, UsageError
 from bnexport.graph import ops
 from bnexport.graph.dropout import Dropout, remove_dropout
@@ -19,7 +20,6 @@ from bnexport.graph.names import find_named
 from bnexport.graph.provenance import by_key, untouched_statistics
 from bnexport.graph.shapes import Shapes, follow
 from bnexport.graph.statistics import Replacement, batch_statistics, refuse_mixtures, use_moving_statistics
-from bnexport.graph.values import dtype_name
 from bnexport.graph.variables import Variables
 from bnexport.graph.writes import written_before_read
 from bnexport.options import Options
@@ -68,9 +68,9 @@ def read_inference(location: Location, options: Options) -> Inference:
     Raises:
         BnexportError: a file cannot be read, the graph leaves a choice, or it has no exact translation.
     """
-    graph = read_graph(location)
-    inline_functions(graph)
     checkpoint = Checkpoint(location)
+    graph = read_graph(checkpoint)
+    inline_functions(graph)
     averages = averaged_keys(checkpoint)
     if options.averages and not averages:
         raise UsageError(f"{checkpoint.prefix} holds no averages of weights (keys that end in {_AVERAGE} beside their variable); leave out --ema")
@@ -125,7 +125,7 @@ def record(inference: Inference, options: Options) -> dict[str, Any]:
     said = {str(find_named(graph, name)): value for name, value in options.set_values.items()}
     entries: dict[str, Any] = {
         "tensorflow": graph.tensorflow_version,
-        "source": [p.name for p in (location.prefix, location.meta or location.saved_model) if p is not None],
+        "source": [p.name for p in dict.fromkeys((location.prefix, location.graph)) if p is not None],
         "set": [{"node": f.node, "value": f.value, "why": f.reason} for f in live.flags]
         + [{"node": name, "value": np.asarray(value).tolist(), "why": "--set"} for name, value in said.items()],
         "dropped": [{"node": d.node, "keep": d.keep, "fed_by": d.fed_by} for d in inference.dropouts if Ref(d.node) in used],
