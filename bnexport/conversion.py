@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from bnexport._version import __version__
-from bnexport.checkpoint import Checkpoint, Location, locate
-from bnexport.errors import UsageError
+from bnexport.checkpoint import Checkpoint, Location, graphs_beside, locate
+from bnexport.errors import ScopeError, UsageError
 from bnexport.options import Options
 from bnexport.program import Program
 
@@ -16,13 +16,8 @@ def to_program(path: str | Path, options: Options | None = None) -> Program:
         BnexportError: the checkpoint cannot be read, or has no exact translation.
     """
     options = options or Options()
-    location = locate(path)
-    if _has_graph(location, options):
-        program = _from_graph(location, options)
-    else:
-        from bnexport.scopes import program_from_names
-
-        program = program_from_names(Checkpoint(location), options)
+    location = locate(path, options.graph)
+    program = _from_graph(location, options) if _has_graph(location, options) else _from_names(location, options)
     if said := options.given():
         program.conversion["options"] = said
     return program
@@ -40,7 +35,7 @@ def to_unfolded(path: str | Path, options: Options | None = None) -> Program:
     from bnexport.widen import widened
 
     options = options or Options()
-    location = locate(path)
+    location = locate(path, options.graph)
     if not _has_graph(location, options):
         from bnexport.scopes import program_from_names
 
@@ -67,6 +62,8 @@ def convert(path: str | Path, out: str | Path, options: Options | None = None) -
 
 
 def _has_graph(location: Location, options: Options) -> bool:
+    if options.graph is not None and not options.use_graph:
+        raise UsageError("--graph names the graph that --no-graph leaves out: give one of them")
     if not options.use_graph or location.graph is None:
         _refuse_options_of_graphs(location, options)
         return False
@@ -85,6 +82,22 @@ def _has_graph(location: Location, options: Options) -> bool:
     return True
 
 
+def _from_names(location: Location, options: Options) -> Program:
+    from bnexport.scopes import program_from_names
+
+    beside = graphs_beside(location) if options.use_graph else []
+    hint = f"{' or '.join(map(str, beside))} may be its graph: convert with --graph {beside[0]} if it is" if beside else ""
+    try:
+        program = program_from_names(Checkpoint(location), options)
+    except ScopeError as error:
+        if not hint:
+            raise
+        raise type(error)(f"{error}; {hint}") from error
+    if hint:
+        program.conversion["warnings"].append(f"names were read, for there is no {location.prefix}.meta; {hint}")
+    return program
+
+
 def _refuse_options_of_graphs(location: Location, options: Options) -> None:
     only_for_graphs = {
         "--set": options.set_values,
@@ -97,7 +110,7 @@ def _refuse_options_of_graphs(location: Location, options: Options) -> None:
     given = [flag for flag, value in only_for_graphs.items() if value]
     if given:
         why = "--no-graph leaves the graph out" if not options.use_graph else f"{location.prefix} has no graph (.meta) beside it"
-        raise UsageError(f"{', '.join(given)} says something of a graph, but {why}: leave the option out, or convert with the graph")
+        raise UsageError(f"{', '.join(given)} says something of a graph, but {why}: leave the option out, or name the graph's file with --graph")
 
 
 def _from_graph(location: Location, options: Options) -> Program:

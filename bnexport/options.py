@@ -27,6 +27,7 @@ class Options:
         epsilon: only without a graph, of all batch norms.
         order: only without a graph: the layers of the network by name, in their order, or a scope in which they are. Batch norms may stand between
             them; where none does, each is placed by its name.
+        graph: the file of the graph, where it is not beside the checkpoint under the checkpoint's name.
         use_graph: False to read the names even where a graph lies beside the checkpoint.
     """
 
@@ -41,11 +42,13 @@ class Options:
     bn_after_activation: bool = False
     epsilon: float | None = None
     order: Sequence[str] = ()
+    graph: str | None = None
     use_graph: bool = True
 
     def __post_init__(self) -> None:
         """A single name is a list of one: as a sequence it would be its letters."""
         self.inputs, self.outputs, self.order = ([names] if isinstance(names, str) else names for names in (self.inputs, self.outputs, self.order))
+        self.graph = None if self.graph is None else str(self.graph)
         if self.statistics not in STATISTICS:
             raise UsageError(f"statistics is {self.statistics!r}; it is one of {', '.join(STATISTICS)}")
 

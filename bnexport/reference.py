@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bnexport.checkpoint import Checkpoint, Location
+from bnexport.checkpoint.paths import GRAPH_SUFFIX, TEXT_SUFFIX
 from bnexport.errors import BnexportError
 
 if TYPE_CHECKING:
@@ -372,7 +373,7 @@ def _joined(parts: Iterable[dict[str, NDArray]]) -> dict[str, NDArray]:
 
 
 def _meta_graph(tf: Any, location: Location) -> Any:
-    """The MetaGraphDef of a .meta file, of the serving part of a SavedModel, or around a frozen graph."""
+    """The MetaGraphDef of a graph's file, of the serving part of a SavedModel, or around a frozen graph."""
     from google.protobuf.message import DecodeError
 
     meta = tf.compat.v1.MetaGraphDef()
@@ -381,8 +382,7 @@ def _meta_graph(tf: Any, location: Location) -> Any:
             meta.graph_def.ParseFromString(location.files[0].read_bytes())
             return meta
         if location.meta is not None:
-            meta.ParseFromString(location.meta.read_bytes())
-            return meta
+            return _of_file(tf, location.meta)
         assert location.saved_model is not None
         from tensorflow.core.protobuf import saved_model_pb2  # type: ignore[import-untyped,unused-ignore]  # as tensorflow itself
 
@@ -391,6 +391,28 @@ def _meta_graph(tf: Any, location: Location) -> Any:
     except DecodeError as error:
         raise Unavailable("TensorFlow cannot read the graph") from error
     return next((m for m in model.meta_graphs if "serve" in m.meta_info_def.tags), model.meta_graphs[0])
+
+
+def _of_file(tf: Any, path: Path) -> Any:
+    """The MetaGraphDef of a .meta file, or of another that `--graph` named. That may not say how variables are restored: as savers by default do."""
+    from google.protobuf import text_format
+
+    v1 = tf.compat.v1
+    meta = v1.MetaGraphDef()
+    if path.suffix.lower() == GRAPH_SUFFIX:
+        meta.graph_def.ParseFromString(path.read_bytes())
+    elif path.suffix.lower() == TEXT_SUFFIX:
+        text = path.read_text(encoding="utf-8")
+        try:
+            text_format.Parse(text, meta.graph_def)
+        except text_format.ParseError:
+            meta = text_format.Parse(text, v1.MetaGraphDef())
+    else:
+        meta.ParseFromString(path.read_bytes())
+    if not meta.HasField("saver_def") and {"save/Const", "save/control_dependency", "save/restore_all"} <= {n.name for n in meta.graph_def.node}:
+        meta.saver_def.filename_tensor_name, meta.saver_def.restore_op_name = "save/Const:0", "save/restore_all"
+        meta.saver_def.save_tensor_name, meta.saver_def.version = "save/control_dependency:0", v1.train.SaverDef.V2
+    return meta
 
 
 def _sizes(tensor: Any) -> tuple[int, ...]:

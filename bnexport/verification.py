@@ -210,7 +210,7 @@ def verify(
     if model.conversion.get("incomplete"):
         raise IncompleteBundle(f"{bundle}: {model.conversion['incomplete']}")
     options = Options(**model.conversion.get("options", {}))
-    location = locate(checkpoint)
+    location = locate(checkpoint, options.graph)
     try:
         program = to_unfolded(checkpoint, options)
     except UsageError as error:

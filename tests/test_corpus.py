@@ -25,7 +25,7 @@ REFUSED = {
     "ryanchen1204-ecg_cnn": r"model\.ckpt\.data-00000-of-00001 does not exist",
     "huqinwei-tensorflow_demo--ema-weights-tiny": "no output was found that depends on data and on saved variables",
     "caesernieh-tensorflow-book--season2-word2vec-log-model-0": "no output was found that depends on data and on saved variables",
-    "gywjedi-deepmd--symlink-text": r"is a symbolic link that was stored as text, and says only 'model\.ckpt-100000\.meta'",
+    "gywjedi-deepmd--symlink-text": r"is a symbolic link that was stored as text, and says only 'model\.ckpt-100000\.index'",
     "backgom2357-forestfires--my_model_final": "the graph holds 2 networks that share no layer",
     "hidetomi-pyaq-custom--v1": "NaN or infinite|the graph holds 2 networks",
     "daegyulim-collision_detection_network--model": "the 29 layers are no single chain",

@@ -176,7 +176,7 @@ def test_a_meta_graph_under_another_name_is_known(tmp_path):
 def test_text_is_known(tmp_path):
     file = tmp_path / "graph.pb"
     file.write_text('node {\n  name: "x"\n  op: "Placeholder"\n}\n')
-    with pytest.raises(CorruptCheckpoint, match="no frozen graph"):
+    with pytest.raises(CorruptCheckpoint, match="no graph"):
         to_program(file)
 
 

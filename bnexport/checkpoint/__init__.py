@@ -4,8 +4,8 @@
 """
 
 from bnexport.checkpoint.files import impostor
-from bnexport.checkpoint.paths import Location, is_checkpoint, locate
+from bnexport.checkpoint.paths import Location, graphs_beside, is_checkpoint, locate
 from bnexport.checkpoint.reader import Checkpoint, open_checkpoint
 from bnexport.checkpoint.tensors import Stored, TensorInfo
 
-__all__ = ["Checkpoint", "Location", "Stored", "TensorInfo", "impostor", "is_checkpoint", "locate", "open_checkpoint"]
+__all__ = ["Checkpoint", "Location", "Stored", "TensorInfo", "graphs_beside", "impostor", "is_checkpoint", "locate", "open_checkpoint"]

@@ -30,7 +30,7 @@ class FrozenGraph:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.definition = _parsed(path)
+        self.definition = read_graph_def(path)
         self.entries = {node.name: node.attr["value"].tensor for node in self.definition.node if _was_variable(node)}
 
     def close(self) -> None:
@@ -65,7 +65,8 @@ def _was_variable(node: pb.NodeDef) -> bool:
     return tensor is not None and tensor.dtype in _FLOATING and len(tensor.tensor_shape.dim) > 0
 
 
-def _parsed(path: Path) -> pb.GraphDef:
+def read_graph_def(path: Path) -> pb.GraphDef:
+    """The GraphDef in a file; raises `CorruptCheckpoint` for what is none."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -82,5 +83,5 @@ def _parsed(path: Path) -> pb.GraphDef:
 
 
 def _no_graph(path: Path) -> CorruptCheckpoint:
-    what = impostor(path) or f"{path} is no frozen graph (a GraphDef) that TensorFlow wrote, or is cut short"
+    what = impostor(path) or f"{path} is no graph (a GraphDef) that TensorFlow wrote, or is cut short"
     return CorruptCheckpoint(f"{what}: if it is a MetaGraphDef, call it PREFIX.meta, beside the checkpoint's other files")

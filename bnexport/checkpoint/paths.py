@@ -15,11 +15,13 @@ from bnexport.checkpoint.table import MAGIC
 from bnexport.errors import CheckpointError, CheckpointNotFound, CorruptCheckpoint
 
 STATE_FILE = "checkpoint"
+GRAPH_FILE = "graph.pbtxt"
 SAVED_MODEL = "saved_model.pb"
-GRAPH_SUFFIX = ".pb"
+GRAPH_SUFFIX, TEXT_SUFFIX = ".pb", ".pbtxt"
 
 _SIBLING = re.compile(r"(?P<prefix>.+)(?:\.index|\.meta|\.data-(?:\d{5}|\?{5})-of-\d{5})")
 _SHARD = re.compile(r"(?P<prefix>.+)-(?:\d{5}|\?{5})-of-\d{5}")
+_STEP = re.compile(r"-\d+$")
 _LISTED = 10
 
 
@@ -50,7 +52,23 @@ class Location:
         return self.saved_model or self.meta or (self.prefix if self.is_frozen else None)
 
 
-def locate(path: "str | Path") -> Location:
+def locate(path: "str | Path", graph: "str | Path | None" = None) -> Location:
+    """The checkpoint that `path` points to, with another file for its `graph` if one is given.
+
+    Raises `CheckpointNotFound` with what there is to choose from, and `CorruptCheckpoint` for a file that is none of a checkpoint's.
+    """
+    location = _find(Path(path))
+    if graph is None:
+        return location
+    if not _is_file(Path(graph)):
+        raise CheckpointNotFound(f"--graph: there is no file {graph}; give a .meta or a graph.pbtxt")
+    if location.is_frozen:
+        raise CheckpointError(f"--graph: {location.prefix} is a frozen graph, which is all that is needed; leave the option out")
+    location.meta, location.saved_model = Path(graph), None
+    return location
+
+
+def _find(path: Path) -> Location:
     """The checkpoint that `path` points to, by any of its files, its prefix, its folder, or the folder of a SavedModel.
 
     Only names are looked at, and the last bytes of a file that could be version 1. In a folder the `checkpoint` file decides, whose paths are
@@ -58,7 +76,6 @@ def locate(path: "str | Path") -> Location:
     is taken for a frozen graph.
     Raises `CheckpointNotFound` with what there is to choose from, and `CorruptCheckpoint` for a file that is none of a checkpoint's.
     """
-    path = Path(path)
     # As for TensorFlow, a prefix comes before a folder of the same name.
     if _is_folder(path) and not _is_file(path.parent / f"{path.name}.index"):
         return _in_folder(path)
@@ -76,11 +93,29 @@ def locate(path: "str | Path") -> Location:
         return found
     if _is_file(path) and path.suffix.lower() == GRAPH_SUFFIX:
         return Location(path, None, None, None, 0, (path,))
+    if _is_file(path) and path.suffix.lower() == TEXT_SUFFIX:
+        raise CorruptCheckpoint(f"{path} is a graph without values: give the checkpoint, and this file with --graph")
     if _is_file(path) and not match:
         raise CorruptCheckpoint(
             impostor(path) or f"{path} is neither a checkpoint nor one of its files: give a prefix, its .index or .meta file, or the folder"
         )
     raise _nothing_at(path)
+
+
+def graphs_beside(location: Location) -> list[Path]:
+    """Files beside a checkpoint that may hold its graph: that of another step, as savers write it once, and what an Estimator leaves as text."""
+    prefix = location.prefix
+    if prefix is None:
+        return []
+    stem = _STEP.sub("", prefix.name)
+    files = sorted(_files(prefix.parent))
+    metas = [file for file in files if file.suffix == ".meta" and _STEP.sub("", file.stem) == stem]
+    return metas + [file for file in files if file.name == GRAPH_FILE]
+
+
+def checkpoints_beside(graph: Path) -> list[Path]:
+    """The prefixes of the checkpoints in the folder of a graph's file."""
+    return [prefix for prefix in _prefixes(graph.parent) if (found := _at_prefix(prefix)) is not None and found.files]
 
 
 def is_checkpoint(path: "str | Path") -> bool:

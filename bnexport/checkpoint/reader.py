@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bnexport.checkpoint.bundle import Bundle
-from bnexport.checkpoint.paths import Location, locate
+from bnexport.checkpoint.paths import Location, checkpoints_beside, locate
 from bnexport.checkpoint.tensors import Stored, TensorInfo
 from bnexport.errors import CheckpointNotFound, CorruptCheckpoint, TensorNotFound
 
@@ -34,9 +34,11 @@ class Checkpoint:
 
     def __init__(self, location: Location) -> None:
         if location.prefix is None or not location.files:
-            what = location.graph or location.prefix
+            others = checkpoints_beside(location.meta) if location.meta else []
+            hint = f", or give {others[0]} with --graph {location.meta}" if others else ""
             raise CheckpointNotFound(
-                f"{what} has no variables beside it: there are no weights to read; copy the checkpoint's .index and .data files too"
+                f"{location.graph or location.prefix} has no variables beside it: there are no weights to read; "
+                f"copy the checkpoint's .index and .data files too{hint}"
             )
         self.location = location
         self.prefix: Path = location.prefix

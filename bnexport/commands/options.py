@@ -29,6 +29,7 @@ def conversion_options(command: Command) -> Command:
             bn_after_activation=values.pop("bn_after_activation"),
             epsilon=values.pop("epsilon"),
             order=[part.strip() for part in order.split(",")] if order else (),
+            graph=values.pop("graph"),
             use_graph=not values.pop("no_graph"),
         )
         return command(options=options, **values)
@@ -129,6 +130,9 @@ _OPTIONS: tuple[Callable[[Command], Command], ...] = (
         default="auto",
         show_default=True,
         help="In a graph saved from training: the statistics of its batch norms. Auto is moving, unless the graph fixes the batch it is fed.",
+    ),
+    click.option(
+        "--graph", metavar="FILE", help="The graph, where it does not lie beside CKPT under its name: a .meta of another step, a graph.pbtxt."
     ),
     click.option("--no-graph", is_flag=True, help="Read the variables' names alone, even where there is a graph."),
     click.option("--activation", metavar="NAME", help="Without a graph: the activation of the hidden layers."),

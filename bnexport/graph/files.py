@@ -1,9 +1,11 @@
-"""Graphs read from .meta, saved_model.pb and frozen .pb files."""
+"""Graphs read from .meta, saved_model.pb, frozen .pb and .pbtxt files."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 from bnexport.checkpoint import Checkpoint, impostor
+from bnexport.checkpoint.paths import GRAPH_SUFFIX, TEXT_SUFFIX
 from bnexport.errors import GraphError
 from bnexport.graph.graphdef import Graph, Node, read_node
 
@@ -26,7 +28,7 @@ def read_graph(checkpoint: Checkpoint) -> Graph:
         for name in checkpoint:
             graph.nodes[name] = _thawed(checkpoint, name)
         return graph
-    meta = _parse(path, saved_model=location.saved_model is not None)
+    meta = _from_text(path) if path.suffix.lower() == TEXT_SUFFIX else _parse(path, saved_model=location.saved_model is not None)
     graph = _graph(meta.graph_def, path)
     graph.signatures = {k: v for k, v in meta.signature_def.items() if not k.startswith("__")}
     graph.restore_op = meta.saver_def.restore_op_name.removesuffix(":0")
@@ -50,11 +52,31 @@ def _thawed(checkpoint: Checkpoint, name: str) -> Node:
     return Node(name, "VariableV2", [], [], {"shape": list(info.shape), "dtype": info.dtype.name})
 
 
+def _from_text(path: Path) -> Any:
+    """A graph as text, of either kind, as a MetaGraphDef."""
+    from google.protobuf import text_format
+
+    from bnexport.protos import tensorflow_pb2 as pb
+
+    meta = pb.MetaGraphDef()
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+        whole = re.search(r"^(meta_info_def|graph_def|saver_def|collection_def)\b", text, re.MULTILINE)
+        text_format.Parse(text, meta if whole else meta.graph_def, allow_unknown_field=True)
+    except text_format.ParseError as cause:
+        raise GraphError(f"{path}: it is no graph in protobuf's text format ({cause}): copy it again") from cause
+    return meta
+
+
 def _parse(path: Path, *, saved_model: bool) -> Any:
     from google.protobuf.message import DecodeError
 
     from bnexport.protos import tensorflow_pb2 as pb
 
+    if not saved_model and path.suffix.lower() == GRAPH_SUFFIX:
+        from bnexport.checkpoint.frozen import read_graph_def
+
+        return pb.MetaGraphDef(graph_def=read_graph_def(path))
     data = path.read_bytes()
     kind = "SavedModel" if saved_model else "MetaGraphDef"
     try:
