@@ -12,7 +12,7 @@ from test_convert_fixtures import DATA, FACTS, WITH_META, assert_close, feeds, o
 from bnexport.checkpoint import locate, open_checkpoint
 from bnexport.cli import main
 from bnexport.conversion import convert, to_program
-from bnexport.errors import AmbiguousNetwork, CheckpointNotFound, CorruptCheckpoint
+from bnexport.errors import AmbiguousNetwork, CheckpointNotFound, CorruptCheckpoint, GraphError
 from bnexport.inspection import examine
 from bnexport.runner import load
 
@@ -184,10 +184,25 @@ def test_a_constant_whose_values_are_damaged_is_named(tmp_path):
     from bnexport.protos import tensorflow_pb2 as pb
 
     graph = pb.GraphDef.FromString(PLAIN.read_bytes())
-    weight = next(node for node in graph.node if node.name == "model/W1")
-    weight.attr["value"].tensor.tensor_content = weight.attr["value"].tensor.tensor_content[:-3]
+    constants = {node.name: node.attr["value"].tensor for node in graph.node if node.op == "Const"}
+    constants["model/W1"].tensor_content = constants["model/W1"].tensor_content[:-3]
     file = tmp_path / "model.pb"
     file.write_bytes(graph.SerializeToString())
     with pytest.raises(CorruptCheckpoint, match="the constant 'model/W1' is damaged"):
         convert(file, tmp_path / "out.npz")
     assert not (tmp_path / "out.npz").exists()
+
+
+@pytest.mark.parametrize("damage", [{"dtype": 65}, {"dtype": 1, "tensor_content": b"abc"}, {"dtype": 14, "tensor_content": b"abc"}, {"dtype": 20}])
+def test_a_number_that_is_damaged_is_named(tmp_path, damage):
+    from bnexport.protos import tensorflow_pb2 as pb
+
+    graph = pb.GraphDef.FromString(PLAIN.read_bytes())
+    epsilon = next(node for node in graph.node if node.op == "Const" and node.name.endswith("batchnorm/add/y"))
+    epsilon.attr["value"].tensor.ClearField("float_val")
+    for field, value in damage.items():
+        setattr(epsilon.attr["value"].tensor, field, value)
+    file = tmp_path / "model.pb"
+    file.write_bytes(graph.SerializeToString())
+    with pytest.raises(GraphError, match=f"the node '{epsilon.name}': a constant"):
+        to_program(file)

@@ -14,7 +14,7 @@ from bnexport.checkpoint.files import impostor
 from bnexport.checkpoint.tensor_protos import decode_tensor
 from bnexport.checkpoint.tensors import Stored, TensorInfo, described
 from bnexport.checkpoint.wire import MalformedError
-from bnexport.errors import CheckpointError, CorruptCheckpoint
+from bnexport.errors import CheckpointError, CorruptCheckpoint, GraphError
 from bnexport.program import InMemory
 from bnexport.protos import tensorflow_pb2 as pb
 
@@ -49,14 +49,14 @@ class FrozenGraph:
         info = self.info(name)
         try:
             return decode_tensor(self.entries[name]).astype(info.dtype, copy=False)
-        except ValueError as error:
+        except GraphError as error:
             raise self._corrupt(name, error) from error
 
     def stored(self, name: str) -> Stored:
         """The tensor, decoded when its pieces are asked for."""
         return Stored(self.info(name), lambda: InMemory(self.read(name)).pieces())
 
-    def _corrupt(self, name: str, error: ValueError) -> CorruptCheckpoint:
+    def _corrupt(self, name: str, error: MalformedError | GraphError) -> CorruptCheckpoint:
         return CorruptCheckpoint(f"{self.path}: the constant {name!r} is damaged ({error}): copy the file again from where it came")
 
 

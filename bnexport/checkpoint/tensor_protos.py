@@ -16,6 +16,7 @@ _VALUES = {
     "float32": "float_val", "float64": "double_val", "int32": "int_val", "uint8": "int_val", "int16": "int_val", "int8": "int_val", "uint16":
     "int_val", "object": "string_val", "int64": "int64_val", "bool": "bool_val", "uint32": "uint32_val", "uint64": "uint64_val",
 }  # fmt: skip
+_WITH_BYTES = frozenset(_VALUES) - {"object"} | {"float16", "complex64", "complex128"}
 
 
 def dtype_name(enum: int) -> str:
@@ -34,19 +35,24 @@ def decode_tensor(message: Any) -> "np.ndarray[Any, Any]":
     """A TensorProto as an array of its own dtype (bfloat16 widened to float32, which is exact).
 
     Fewer values than elements mean that the last is repeated (tensor.proto); none at all mean zeros.
+
+    Raises:
+        GraphError: its type has no arrays, or the file is damaged.
     """
     name = dtype_name(message.dtype)
     shape = tuple(d.size for d in message.tensor_shape.dim)
+    if any(size < 0 for size in shape):
+        raise GraphError(f"a constant has the shape {list(shape)}: the file is damaged")
     if name == "object":
         strings = list(message.string_val) or [b""]
         out = np.empty(shape, object)
         out.reshape(-1)[:] = (strings + [strings[-1]] * (out.size - len(strings)))[: out.size]
         return out
     if name == "bfloat16":
-        raw = np.frombuffer(message.tensor_content, "<u2") if message.tensor_content else np.array(message.half_val, np.uint16)
+        raw = _numbers(message.tensor_content, "uint16") if message.tensor_content else np.array(message.half_val, np.uint16)
         flat = (raw.astype(np.uint32) << 16).view(np.float32)
-    elif message.tensor_content:
-        flat = np.frombuffer(message.tensor_content, np.dtype(name).newbyteorder("<"))
+    elif message.tensor_content and name in _WITH_BYTES:
+        flat = _numbers(message.tensor_content, name)
     elif name == "float16":
         flat = np.array(message.half_val, np.uint16).view(np.float16)
     elif name in ("complex64", "complex128"):
@@ -61,3 +67,10 @@ def decode_tensor(message: Any) -> "np.ndarray[Any, Any]":
         last = flat[-1] if flat.size else np.zeros((), flat.dtype)
         flat = np.concatenate([flat, np.full(size - flat.size, last, flat.dtype)])
     return flat[:size].reshape(shape)
+
+
+def _numbers(content: bytes, name: str) -> "np.ndarray[Any, Any]":
+    dtype = np.dtype(name).newbyteorder("<")
+    if len(content) % dtype.itemsize:
+        raise GraphError(f"a constant of the type {name} has {len(content)} bytes, which is no whole number of elements: the file is damaged")
+    return np.frombuffer(content, dtype)

@@ -142,7 +142,7 @@ def _write_body(graph: Graph, function: str, prefix: str, arguments: list[Ref], 
     written = []
     for message in definition.node_def:
         inner = read_node(message)
-        node = Node(f"{prefix}/{inner.name}", inner.op, [], [], Attributes(message.attr))
+        node = Node(f"{prefix}/{inner.name}", inner.op, [], [], Attributes(message.attr, inner.name))
         node.inputs = [resolve(text) for text in message.input if not text.startswith("^")]
         # The caller's controls reach every node of the body, as the switch pivot of tf.cond reaches the nodes of a branch.
         node.controls = [f"{prefix}/{name}" for name in inner.controls if name in operators] + list(controls)

@@ -33,17 +33,21 @@ def parse_ref(text: str) -> Ref:
 class Attributes(Mapping[str, Any]):
     """A node's attributes, decoded when asked for. Types are NumPy's names, strings are `str`, shapes are lists with None."""
 
-    __slots__ = ("_decoded", "_messages")
+    __slots__ = ("_decoded", "_messages", "_node")
 
-    def __init__(self, messages: Any, decoded: dict[str, Any] | None = None):
+    def __init__(self, messages: Any, node: str):
         self._messages = messages
-        self._decoded: dict[str, Any] = decoded or {}
+        self._node = node
+        self._decoded: dict[str, Any] = {}
 
     def __getitem__(self, key: str) -> Any:
         if key not in self._decoded:
             if key not in self._messages:
                 raise KeyError(key)
-            self._decoded[key] = decode_attribute(self._messages[key])
+            try:
+                self._decoded[key] = decode_attribute(self._messages[key])
+            except GraphError as error:
+                raise GraphError(f"the node {self._node!r}: {error}") from error
         return self._decoded[key]
 
     def __iter__(self) -> Iterator[str]:
@@ -118,7 +122,7 @@ def read_node(message: Any) -> Node:
             controls.append(text[1:])
         else:
             inputs.append(parse_ref(text))
-    attributes = Attributes(message.attr)
+    attributes = Attributes(message.attr, message.name)
     if message.op in _RESOURCE_LOOKUPS:
         return Node(message.name, _RESOURCE_LOOKUPS[message.op], inputs, controls, {**attributes, "Tparams": attributes["dtype"]})
     return Node(message.name, message.op, inputs, controls, attributes)

@@ -15,7 +15,7 @@ from bnexport.graph.graphdef import Graph, Node, Ref, constant_node, topological
 from bnexport.graph.names import as_declared
 from bnexport.graph.variables import Variables
 from bnexport.kernels import OPS
-from bnexport.kernels.table import NDArray, evaluate
+from bnexport.kernels.table import NDArray, evaluate, ieee
 from bnexport.program import Array, InMemory
 
 _KEPT_BYTES = 1 << 20  # constants up to this size are kept once evaluated; larger ones are evaluated again when they are written
@@ -299,7 +299,8 @@ class Live:
             if wide and _only_rounds(node, operands):
                 results = operands
             else:
-                results = [_widen(r) if wide else r for r in self._compute(node, operands)]
+                with ieee():  # a damaged NaN is one that NumPy warns of
+                    results = [_widen(r) if wide else r for r in self._compute(node, operands)]
             where = kept if sum(result.nbytes for result in results) <= _KEPT_BYTES else values
             where.update({Ref(name, i): result for i, result in enumerate(results)})
         return values[start] if start in values else kept[start]
