@@ -3,9 +3,11 @@
 import errno
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
+import threading
 import zipfile
 import zlib
 from pathlib import Path
@@ -539,3 +541,17 @@ def test_reading_npz_imports_little(tmp_path):
         "assert not new & {'click', 'h5py', 'google', 'tensorflow', 'zipfile', 'tempfile'}, new"
     )
     subprocess.run([sys.executable, "-c", script, str(tmp_path / "out.npz")], check=True)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a process cannot send itself an interrupt there")
+def test_an_interrupt_ends_the_threads_that_copy(tmp_path):
+    array = InMemory(np.zeros(5 * PIECE_BYTES, np.uint8))
+    once = iter([signal.SIGINT])
+
+    def interrupt(_):
+        for number in once:
+            os.kill(os.getpid(), number)
+
+    with (tmp_path / "out").open("wb") as file, pytest.raises(KeyboardInterrupt):
+        writing.copy_array("kernel", array, file, interrupt)
+    assert not [thread for thread in threading.enumerate() if thread.name == "bnexport-copy"]

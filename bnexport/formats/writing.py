@@ -8,12 +8,15 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from bnexport.errors import BnexportError, BundleError, UsageError
 from bnexport.program import PIECE_BYTES, PIECES_HELD, Array, Mapped
+
+if TYPE_CHECKING:
+    from queue import SimpleQueue
 
 Written = Callable[[int], object]
 Compute = Callable[[np.ndarray[Any, Any], int, np.ndarray[Any, Any]], None]
@@ -123,37 +126,43 @@ class _Relay:
         self._reading, self._turns = threading.Lock(), threading.Condition()
         self._turn = 0
         self._failed = False
-        self._failure: Exception | None = None
         self._crc32 = zlib.crc32
         self.seen = 0
         self.crc = 0
 
     def run_in_threads(self) -> None:
-        """Runs it in as many threads as there may be pieces at a time, and cores."""
+        """Runs it in as many threads as there may be pieces at a time, and cores.
+
+        This thread only waits: an interrupt, which reaches no other, may come between any two steps, even when a lock has just been taken.
+        """
+        from queue import SimpleQueue
+
         from zlib_ng.zlib_ng import crc32  # fourteen times as fast as zlib's here, where a checksum would take as long as the writing
 
         self._crc32 = crc32
-        helpers = [threading.Thread(target=self._help, name="bnexport-copy") for _ in range(min(PIECES_HELD, _cores()) - 1)]
-        for helper in helpers:
-            helper.start()
+        ended: SimpleQueue[Exception | None] = SimpleQueue()
+        threads = [threading.Thread(target=self._work, args=(ended,), name="bnexport-copy", daemon=True) for _ in range(min(PIECES_HELD, _cores()))]
+        for thread in threads:
+            thread.start()
         try:
-            self.run()
-            for helper in helpers:
-                helper.join()
-        finally:  # an interrupt may come at any time, and nobody is to write to a file that is closed
+            failures = [ended.get() for _ in threads]
+        finally:
             self._stop()
-            for helper in helpers:
-                helper.join()
-        if self._failure is not None:
-            raise self._failure
+            for thread in threads:
+                thread.join()
+        for failure in failures:
+            if failure is not None:
+                raise failure
 
-    def _help(self) -> None:
-        """Another thread's work; what goes wrong in it is for the thread that it helps."""
+    def _work(self, ended: "SimpleQueue[Exception | None]") -> None:
+        """A thread's work; what goes wrong in it is for the one that waits."""
         try:
             self.run()
-        except Exception as error:  # noqa: BLE001  (raised again where the threads come together)
-            self._failure = error
+        except Exception as error:  # noqa: BLE001  (raised again where it is waited for)
             self._stop()
+            ended.put(error)
+        else:
+            ended.put(None)
 
     def run(self) -> None:
         """One thread's work, until there is nothing left, or another has failed."""
