@@ -554,4 +554,4 @@ def test_an_interrupt_ends_the_threads_that_copy(tmp_path):
 
     with (tmp_path / "out").open("wb") as file, pytest.raises(KeyboardInterrupt):
         writing.copy_array("kernel", array, file, interrupt)
-    assert not [thread for thread in threading.enumerate() if thread.name == "bnexport-copy"]
+    assert not [thread for thread in threading.enumerate() if thread.name == "bnexport-copy" and thread.is_alive()]

@@ -142,14 +142,15 @@ class _Relay:
         self._crc32 = crc32
         ended: SimpleQueue[Exception | None] = SimpleQueue()
         threads = [threading.Thread(target=self._work, args=(ended,), name="bnexport-copy", daemon=True) for _ in range(min(PIECES_HELD, _cores()))]
-        for thread in threads:
-            thread.start()
         try:
+            for thread in threads:
+                thread.start()
             failures = [ended.get() for _ in threads]
         finally:
-            self._stop()
+            self._stop()  # one that has yet to begin will write nothing
             for thread in threads:
-                thread.join()
+                if thread.is_alive():
+                    thread.join()
         for failure in failures:
             if failure is not None:
                 raise failure
