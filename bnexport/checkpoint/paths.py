@@ -97,7 +97,8 @@ def _find(path: Path) -> Location:
         raise CorruptCheckpoint(f"{path} is a graph without values: give the checkpoint, and this file with --graph")
     if _is_file(path) and not match:
         raise CorruptCheckpoint(
-            impostor(path) or f"{path} is neither a checkpoint nor one of its files: give a prefix, its .index or .meta file, or the folder"
+            impostor(path)
+            or f"{path} is neither a checkpoint nor one of its files: give a prefix, its .index or .meta file, or the folder; or a frozen graph (.pb)"
         )
     raise _nothing_at(path)
 
