@@ -25,6 +25,14 @@ class _Commands(click.Group):
         command: click.Command = getattr(import_module(f"bnexport.commands.{cmd_name}"), cmd_name)
         return command
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().main(*args, **kwargs)
+        except OSError as error:  # --help and --version are written before anything is invoked
+            _drop_output()
+            click.echo(f"Error: {_unwritten(error)}", err=True)
+            sys.exit(1)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -37,7 +45,11 @@ class _Commands(click.Group):
             return None
         except OSError as error:  # the disk under standard output is full, say; what is known of files has become a BnexportError
             _drop_output()
-            raise click.ClickException(f"{error.filename or 'standard output'}: {error.strerror or error}") from error
+            raise click.ClickException(_unwritten(error)) from error
+
+
+def _unwritten(error: OSError) -> str:
+    return f"{error.filename or 'standard output'}: {error.strerror or error}"
 
 
 def _drop_output() -> None:

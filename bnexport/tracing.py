@@ -225,11 +225,11 @@ def write_trace(path: str | Path, values: Mapping[str, NDArray]) -> None:
                     archive.add_array(names[name], InMemory(value))
                 archive.close()
         else:
-            import h5py  # type: ignore[import-untyped]  # it ships no types
+            from bnexport.formats.hdf5 import written_file
 
-            with h5py.File(temporary, "w") as file:
+            with written_file(temporary, "w") as datasets:
                 for name, value in values.items():
-                    file[names[name]] = value
+                    datasets[names[name]] = value
 
 
 def check_suffix(path: str | Path) -> None:

@@ -394,10 +394,23 @@ def test_rows_that_are_not_finite_are_no_warning(bundle, tmp_path):
     assert (done.returncode, done.stderr, done.stdout) == (0, "", ",".join(["nan"] * 10) + "\n")
 
 
+@pytest.mark.skipif(os.name != "posix", reason="a limit of the size of files as POSIX has it")
+@pytest.mark.parametrize("limit", [2_000, 7_000, 12_000])
+@pytest.mark.parametrize("command", ["convert", "trace"])
+def test_a_disk_that_takes_part_of_an_hdf5_file(tmp_path, command, limit):
+    """HDF5 itself complains in many lines where a write fails, and may take the process with it."""
+    out = tmp_path / "out.h5"
+    arguments = [command, SEED, out] if command == "convert" else [command, SEED, CSV, "-o", out]
+    limited = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); from bnexport.__main__ import main; main()"
+    done = subprocess.run([sys.executable, "-c", limited, *map(str, arguments)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, f"Error: {out} cannot be written: File too large\n")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is always full")
-@pytest.mark.parametrize("command", ["run", "inspect", "trace"])
+@pytest.mark.parametrize("command", ["run", "inspect", "trace", "--help", "--version"])
 def test_standard_output_on_a_full_disk(bundle, command):
-    arguments = [bundle] if command == "inspect" else [bundle, CSV]
+    arguments = {"inspect": [bundle], "--help": [], "--version": []}.get(command, [bundle, CSV])
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
             [sys.executable, "-m", "bnexport", command, *map(str, arguments)], stdout=full, stderr=subprocess.PIPE, text=True, check=False
