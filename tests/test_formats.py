@@ -292,7 +292,7 @@ def changed(change):
         (lambda p: p.layers[0].attrs.update(f=print), "an attribute of the layer hidden/dense holds a value of type builtin_function_or_method"),
         (lambda p: p.layers[0].attrs.update(b=b"x"), "an attribute of the layer hidden/dense holds a value of type bytes"),
         (lambda p: p.layers[3].inputs.append(Literal(np.zeros((0, 2)), "int32")), "is empty in a shape that JSON cannot say"),
-        (lambda p: p.layers[0].arrays.update(c=InMemory(np.zeros(2, complex))), "the array hidden/dense/c is of dtype complex128"),
+        (lambda p: p.layers[0].arrays.update(bias=InMemory(np.zeros(2, complex))), "the array hidden/dense/bias is of dtype complex128"),
     ],
 )
 def test_a_program_that_contradicts_itself_is_not_written(path, change, message):
@@ -417,6 +417,12 @@ KERNEL = "hidden/dense/kernel"
         (lambda m, z: m["layers"][1]["inputs"].append("@x"), "the layer table has an operand that is no tensor"),
         (lambda m, z: m["layers"][0]["arrays"].update(extra="no/where"), "names the array no/where as its extra"),
         (lambda m, z: m["layers"][0]["arrays"].pop("bias"), "no layer uses the array hidden/dense/bias"),
+        (lambda m, z: m["layers"][0]["arrays"].update(shift=m["layers"][0]["arrays"].pop("bias")), "has an array of the role shift, which it does not"),
+        (lambda m, z: m["layers"][0].update(op="ScaleShift"), "the layer hidden/dense (ScaleShift) has no scale"),
+        (lambda m, z: m.update(outputs=[]), "the network has no outputs"),
+        (lambda m, z: m["conversion"].update(batch="a"), """"batch" of "conversion" is 'a' in the manifest, not of type int"""),
+        (lambda m, z: m["conversion"].update(batch=0), '"batch" of "conversion" is 0 in the manifest, which is no number of rows'),
+        (lambda m, z: m["conversion"].update(incomplete=5), '"incomplete" of "conversion" is 5 in the manifest, not of type str'),
         (lambda m, z: m["outputs"][0].update(tensor="gone"), "the output out is the tensor gone"),
         (lambda m, z: m["inputs"][0].update(shape=[-1, 3]), "the input x has the shape [-1, 3]"),
         (lambda m, z: m["inputs"][0].update(shape=[True, 3]), "the input x has the shape [True, 3]"),

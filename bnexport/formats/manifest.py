@@ -37,6 +37,11 @@ CONVENTIONS = {
 }
 
 
+_LINEAR = ("Dense", "Conv2D", "DepthwiseConv2D", "Conv2DTranspose", "Conv3D", "Conv3DTranspose")
+_OWN = {**dict.fromkeys(_LINEAR, (("kernel",), ("bias",))), "ScaleShift": (("scale", "shift"), ())}
+"""The arrays that operations of our own have: those that they must have, and those that they may have."""
+
+
 class Stored(NamedTuple):
     """What the manifest says of an array."""
 
@@ -121,6 +126,7 @@ def check(program: Program) -> None:
                     raise BundleError(f"the layer {layer.name} uses its array {operand[1:]}, which it does not have")
             elif operand not in known:
                 raise BundleError(f"the layer {layer.name} uses the tensor {operand}, which no input and no layer before it makes")
+        _check_roles(layer)
         for tensor in (layer.name, *(f"{layer.name}:{k}" for k in range(1, layer.outputs))):
             if tensor in known:
                 raise BundleError(f"two layers or inputs make the tensor {tensor}")
@@ -128,6 +134,21 @@ def check(program: Program) -> None:
     for port in program.outputs:
         if port.tensor not in known:
             raise BundleError(f"the output {port.name} is the tensor {port.tensor}, which no input and no layer makes")
+    if not program.outputs:
+        raise BundleError("the network has no outputs")
+
+
+def _check_roles(layer: Layer) -> None:
+    """A bias under another name would be left out without a word."""
+    if layer.op not in _OWN:
+        return
+    must, may = _OWN[layer.op]
+    for role in must:
+        if role not in layer.arrays:
+            raise BundleError(f"the layer {layer.name} ({layer.op}) has no {role}")
+    for role in layer.arrays:
+        if role not in must + may and f"@{role}" not in layer.inputs:
+            raise BundleError(f"the layer {layer.name} ({layer.op}) has an array of the role {role}, which it does not compute with")
 
 
 def encode(program: Program, checksums: Mapping[str, int]) -> bytes:
@@ -191,7 +212,7 @@ def decode(data: bytes) -> Manifest:
         [_port(_expect(entry, dict, f"an entry of {key}"), key[:-1]) for entry in _field(manifest, key, list, "the manifest")]
         for key in ("inputs", "outputs")
     )
-    program = Program(inputs, layers, outputs, _field(manifest, "conversion", dict, "the manifest"))
+    program = Program(inputs, layers, outputs, _record(_field(manifest, "conversion", dict, "the manifest")))
     # The arrays themselves come later; what names them can be checked now.
     for layer, arrays in zip(layers, roles, strict=True):
         layer.arrays.update({role: _Absent(stored[name].shape, stored[name].dtype) for role, name in arrays.items()})
@@ -363,6 +384,15 @@ def _port(entry: Mapping[str, Any], kind: str) -> Port:
     where = f"the {kind} {name}"
     shape = _shape(entry, where, lambda size: size is None or _size(size))
     return Port(name, _field(entry, "tensor", str, where), shape, _field(entry, "dtype", str, where))
+
+
+def _record(entry: dict[str, Any]) -> dict[str, Any]:
+    """The record of the conversion, of which two entries say how to evaluate the network."""
+    if entry.get("incomplete") is not None:
+        _field(entry, "incomplete", str, '"conversion"')
+    if entry.get("batch") is not None and _field(entry, "batch", int, '"conversion"') < 1:
+        raise CorruptBundle(f'"batch" of "conversion" is {entry["batch"]} in the manifest, which is no number of rows')
+    return entry
 
 
 def _layer(entry: Mapping[str, Any], number: int) -> tuple[Layer, dict[str, str]]:
