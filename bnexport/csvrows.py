@@ -22,6 +22,17 @@ BLOCK_ROWS = 4096
 _BLOCK_BYTES = 1 << 21
 """How much text is parsed at a time."""
 _BOM = b"\xef\xbb\xbf"
+_KINDS = (
+    (b"\x93NUMPY", "one in NumPy's .npy format"),
+    (b"PK\x03\x04", "a zip archive, as .npz and .xlsx are"),
+    (b"\x1f\x8b", "compressed with gzip"),
+    (b"\x89HDF", "one in the HDF5 format"),
+    (b"PAR1\x15", "one in the Parquet format"),
+    (b"\x89PNG", "a PNG image"),
+    (b"\xff\xd8\xff", "a JPEG image"),
+    (b"\x80", "a pickle"),
+)
+"""What files begin with that are given in mistake."""
 COUNTED = 4
 """From so many columns on, a first row of 0, 1, 2, … is taken for the names that pandas writes, and has to be declared."""
 _EXACT = 2**53
@@ -49,6 +60,10 @@ def read_csv(path: str | Path, name: str, ports: Sequence[Port], header: bool | 
         first = file.readline()
         if first.startswith((b"\xff\xfe", b"\xfe\xff")):
             raise InputError(f"{name} is not UTF-8 but UTF-16; save it as UTF-8")
+        if kind := kind_of_file(first):
+            raise InputError(f"{name} is no CSV but {kind}; give CSV, or .npy or .npz under its own suffix")
+        if b"\0" in first:
+            raise InputError(f"{name}, row 1 is no text, or not UTF-8 (it holds a byte 0); save it as UTF-8")
         first = first.removeprefix(_BOM)
         if b"\r" in first.rstrip(b"\r\n"):
             raise InputError(f"{name}, row 1: its lines end in a carriage return alone; save it with line feeds")
@@ -67,6 +82,11 @@ def read_csv(path: str | Path, name: str, ports: Sequence[Port], header: bool | 
             row, lines = row + len(lines), []
         if not reader.rows:
             raise InputError(f"{name} has a header and no rows")
+
+
+def kind_of_file(start: bytes) -> str:
+    """What a file is whose first bytes are these, where that is well known; else nothing."""
+    return next((kind for magic, kind in _KINDS if start.startswith(magic)), "")
 
 
 def _first_record(first: bytes, file: IO[bytes], name: str, delimiter: str) -> tuple[list[str], int]:
@@ -89,15 +109,35 @@ def _decoded(line: bytes, name: str, row: int) -> str:
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(f"{name}, row {row} is not UTF-8 (byte {error.start + 1} of the line is 0x{line[error.start]:02x})") from error
+        raise InputError(
+            f"{name}, row {row} is not UTF-8 (byte {error.start + 1} of the line is 0x{line[error.start]:02x}); save it as UTF-8"
+        ) from error
 
 
 def _other_separator(line: bytes, delimiter: str) -> str:
     """What a line seems to be separated by where that is not the delimiter, as a hint for a message."""
-    texts = ((name, line.strip().count(sign)) for sign, name in ((b";", "semicolon"), (b"\t", "tab"), (b" ", "space"), (b",", "comma")))
-    name, count = max(texts, key=lambda found: found[1])
+    if line.lstrip().startswith(b"#"):
+        return "; it begins with # as a comment does: take comments out"
+    signs = ((b";", "semicolon"), (b"\t", "tab"), (b"|", "bar"), (b" ", "space"), (b",", "comma"))
+    name, count = max(((name, line.strip().count(sign)) for sign, name in signs), key=lambda found: found[1])
     ruled = "tabs separate the columns of .tsv" if delimiter == "\t" else "commas separate the columns (and tabs those of .tsv)"
-    return f"; it has {count} {name}{'s' * (count != 1)}, but {ruled}" if count > line.count(delimiter.encode()) else ""
+    point = ", and decimals have a point" if name != "comma" and re.search(rb"\d,\d", line) else ""
+    return f"; it has {count} {name}{'s' * (count != 1)}, but {ruled}{point}" if count > line.count(delimiter.encode()) or point else ""
+
+
+def _no_number(cell: str, last: bool) -> str:
+    """What is wrong with a cell that is not a number.
+
+    Args:
+        last: whether it is the last of its row.
+    """
+    if not cell:
+        return f"the cell is blank{' (the row ends in a separator)' if last else ''}"
+    decimal = "; decimals have a point, and thousands no separator" if re.fullmatch(r"[+-]?\d+,\d+(e[+-]?\d+)?", cell, re.IGNORECASE) else ""
+    if ";" in cell:
+        decimal = "; commas separate the columns, and decimals have a point"
+    minus = f"; its minus sign is U+{ord(cell[0]):04X}, not that of ASCII" if cell[0] in "\N{MINUS SIGN}\N{EN DASH}\N{EM DASH}" else ""
+    return f"{cell!r} is not a number{decimal}{minus}"
 
 
 def _is_header(cells: Sequence[str], ports: Sequence[Port], name: str) -> bool:
@@ -112,8 +152,7 @@ def _is_header(cells: Sequence[str], ports: Sequence[Port], name: str) -> bool:
         raise InputError(f"{name}, row 1 counts its columns, 0 to {len(cells) - 1}; say --header if these are names, or --no-header if they are data")
     if not all(numeric):
         column = numeric.index(False)
-        cell = cells[column].strip()
-        what = f"{cell!r} is not a number" if cell else "the cell is blank"
+        what = _no_number(cells[column].strip(), column == len(cells) - 1)
         raise InputError(f"{name}, row 1, column {column + 1}: {what} (where row 1 names the columns, say --header)")
     return False
 
@@ -258,6 +297,8 @@ class _Reader:
                 cells = next(csv.reader([text], delimiter=self._delimiter, strict=True))
             except csv.Error as error:
                 raise InputError(f"{self._name}, row {row}: {_quoting(error)}") from error
+        if len(cells) != width and text.lstrip().startswith("#"):
+            raise InputError(f"{self._name}, row {row} begins with # as a comment does; take comments out")
         if len(cells) < width:
             raise InputError(f"{self._name}, row {row} is short: {self._columns.called(len(cells))} is missing, of {width}")
         if len(cells) > width:
@@ -271,7 +312,7 @@ class _Reader:
             value = _LOGICAL.get(text.lower())
         why = None
         if value is None:
-            why = f"{text!r} is not a number" if text else "the cell is blank"
+            why = _no_number(text, column == self._columns.width - 1)
         elif dtype.kind == "f":
             value = float(text)
             with np.errstate(over="ignore"):

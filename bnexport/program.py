@@ -4,7 +4,7 @@ The converter builds a `Program`, a format writes it, and the runner reads it ba
 has a shape, a dtype and `pieces()` can stand where an array is expected, so that a model larger than memory can be converted.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
 from typing import Any, Protocol, runtime_checkable
@@ -72,6 +72,10 @@ class InMemory:
     def dtype(self) -> "np.dtype[Any]":
         dtype: np.dtype[Any] = self.values.dtype
         return dtype
+
+    def __array__(self, dtype: "np.dtype[Any] | None" = None, copy: bool | None = None) -> "np.ndarray[Any, Any]":
+        """The values, for `np.asarray`, which would make an array of one object otherwise."""
+        return self.values.astype(self.dtype if dtype is None else dtype, copy=bool(copy))
 
     def pieces(self) -> Iterator["np.ndarray[Any, Any]"]:
         flat = np.ascontiguousarray(self.values).reshape(-1).view()
@@ -147,7 +151,7 @@ class Layer:
     outputs: int = 1
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Program:
     """A network: inputs, layers in topological order, outputs, and the record of how they came about (JSON values only)."""
 
@@ -155,3 +159,16 @@ class Program:
     layers: list[Layer]
     outputs: list[Port]
     conversion: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"<bnexport Program: {in_short(self.inputs, self.layers, self.outputs)}>"
+
+
+def in_short(inputs: Sequence[Port], layers: Sequence[Layer], outputs: Sequence[Port]) -> str:
+    """What a network is, in one line."""
+    taken, made = (", ".join(map(_shown, ports)) for ports in (inputs, outputs))
+    return f"{taken} -> {made}, {len(layers)} layer{'s' * (len(layers) != 1)}"
+
+
+def _shown(port: Port) -> str:
+    return f"{port.name} [{', '.join('?' if size is None else str(size) for size in port.shape)}] {port.dtype}"

@@ -19,7 +19,7 @@ from bnexport.errors import BundleError, GraphError, IncompleteBundle, InputErro
 from bnexport.formats import read_bundle
 from bnexport.kernels import OPS
 from bnexport.kernels.table import NDArray, ieee
-from bnexport.program import Layer, Port, Program
+from bnexport.program import Layer, Port, Program, in_short
 from bnexport.rows import rows_alone
 from bnexport.steps import KERNELS, Step, compile_layer, makes_new_memory
 
@@ -47,7 +47,7 @@ class Model:
 
     Attributes:
         inputs, outputs: its ports (name, shape with None for any size, dtype).
-        layers: its layers, with their arrays.
+        layers: its layers, with their arrays: `np.asarray(model.layers[0].arrays["kernel"])`.
         conversion: how it was made.
         row_by_row: whether each row of a batch is surely computed by itself, so that a batch may be given in parts.
     """
@@ -74,8 +74,7 @@ class Model:
         self._row_bytes = 0
 
     def __repr__(self) -> str:
-        inputs, outputs = (", ".join(map(_shown, ports)) for ports in (self.inputs, self.outputs))
-        return f"<bnexport.Model {self.source}: {inputs} -> {outputs}, {len(self.layers)} layer{'s' * (len(self.layers) != 1)}>"
+        return f"<bnexport.Model {self.source}: {in_short(self.inputs, self.layers, self.outputs)}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         """What is compiled holds functions and memory of threads: a copy, also one in another process, compiles anew."""
@@ -100,7 +99,7 @@ class Model:
         if self._incomplete:
             raise IncompleteBundle(f"{self.source}: {self._incomplete}")
         if self._chain is not None:
-            if isinstance(data, np.ndarray) and data.dtype == self._dtypes[0] and data.ndim == 2 and data.shape[1] == self.inputs[0].shape[1]:
+            if type(data) is np.ndarray and data.dtype == self._dtypes[0] and data.ndim == 2 and data.shape[1] == self.inputs[0].shape[1]:
                 return self._chain.run(data)
             return self._chain.run(self._checked(data)[0])
         feeds = self._checked(data)
@@ -135,11 +134,15 @@ class Model:
                     "give a mapping from their names to arrays"
                 )
             data = {self.inputs[0].name: data}
-        given = {str(name).removesuffix(":0"): value for name, value in data.items()}
         known = {p.name for p in self.inputs}
-        for name in given:
+        given: dict[str, Any] = {}
+        for key, value in data.items():
+            name = str(key).removesuffix(":0")
             if name not in known:
                 raise InputError(f"{self.source} has no input {name!r}; its inputs are {', '.join(sorted(known))}")
+            if name in given:
+                raise InputError(f"{self.source}: the input {name!r} is given twice, as {name} and as {name}:0")
+            given[name] = value
         feeds = []
         for port in self.inputs:
             if port.name not in given:
@@ -294,10 +297,6 @@ def _expected(port: Port) -> str:
     return f"it is {port.dtype} of shape ({sizes})"
 
 
-def _shown(port: Port) -> str:
-    return f"{port.name} [{', '.join('?' if size is None else str(size) for size in port.shape)}] {port.dtype}"
-
-
 def _fits(port: Port, array: NDArray) -> bool:
     """Whether an array is just what an input takes."""
     if array.dtype != np.dtype(port.dtype) or array.ndim != len(port.shape):
@@ -307,24 +306,40 @@ def _fits(port: Port, array: NDArray) -> bool:
 
 def _fitted(source: str, port: Port, value: Any) -> NDArray:
     """An input as an array of the port's dtype and shape."""
+    where = f"{source}: the input {port.name!r}"
     try:
         array = np.asarray(value)
-    except ValueError as error:
-        raise InputError(f"{source}: the input {port.name!r} was given as rows of different lengths; {_expected(port)}") from error
+    except (ValueError, TypeError, RuntimeError) as error:  # the latter are a tensor's that is on a GPU, or that has gradients
+        uneven = "inhomogeneous" in str(error)
+        why = "was given as rows of different lengths" if uneven else f"cannot be made an array ({' '.join(str(error).split())})"
+        raise InputError(f"{where} {why}; {_expected(port)}") from error
+    if isinstance(value, np.ndarray) and type(value) is not np.ndarray and np.ma.is_masked(value):
+        raise InputError(f"{where} has masked elements; say what stands in their places, as with array.filled(0)")
     wanted = np.dtype(port.dtype)
     if array.dtype != wanted:
         if array.dtype.kind not in "fiub" or (wanted.kind in "iu" and array.dtype.kind == "f") or (wanted.kind == "b" and array.dtype.kind != "b"):
-            raise InputError(f"{source}: the input {port.name!r} was given as {array.dtype}; {_expected(port)}")
+            raise InputError(f"{where} was given as {array.dtype}{_object_of(array)}; {_expected(port)}")
         given = array
         with np.errstate(over="ignore"):
             array = given.astype(wanted)
         lost = array != given if wanted.kind in "iu" else np.isinf(array) & np.isfinite(given) if wanted.kind == "f" else None
         if lost is not None and lost.any():
-            raise InputError(f"{source}: the input {port.name!r} was given {given[lost].flat[0]}, which is no {wanted}; {_expected(port)}")
+            raise InputError(f"{where} was given {given[lost].flat[0]}, which is no {wanted}; {_expected(port)}")
     if not _fits(port, array):
         one = "; a single row is given as array[None]" if _fits(port, array[None]) else ""
-        raise InputError(f"{source}: the input {port.name!r} was given the shape {array.shape}; {_expected(port)}{one}")
+        raise InputError(f"{where} was given the shape {array.shape}; {_expected(port)}{one}")
     return array
+
+
+def _object_of(array: NDArray) -> str:
+    """Of an array of objects, the first that is no number, or that all are; for a message."""
+    if array.dtype != object:
+        return ""
+    for index, value in np.ndenumerate(array):
+        if not isinstance(value, (bool, int, float, np.number, np.bool_)):
+            at = f" at {list(index)}" if index else ""
+            return f", because it has {value!r:.40} of type {type(value).__name__}{at}"
+    return ", though all of it is numbers: give array.astype(float)"
 
 
 def _dropping(numbers: list[int]) -> Step:

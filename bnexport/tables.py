@@ -3,12 +3,13 @@
 import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from bnexport.csvrows import BLOCK_ROWS, Block, NDArray, complete, converted, read_csv, shown
+from bnexport.csvrows import BLOCK_ROWS, Block, NDArray, complete, converted, kind_of_file, read_csv, shown
 from bnexport.errors import InputError, UsageError
 from bnexport.program import InMemory, Port
 
@@ -88,32 +89,54 @@ def _from_arrays(path: Path, name: str, ports: Sequence[Port], block_rows: int |
 
 def _loaded(path: Path, name: str, ports: Sequence[Port]) -> Iterator[tuple[Port, NDArray, str]]:
     """The array of each port as the file has it, and what to call it in a message."""
-    from zipfile import BadZipFile
-
-    try:
-        if path.suffix.lower() == ".npy":
+    suffix = path.suffix.lower()
+    with path.open("rb") as file, reading_arrays(file, name, suffix):
+        if suffix == ".npy":
             if len(ports) != 1:
                 names = ", ".join(port.name for port in ports)
                 raise InputError(f"{name} holds one array and the network has {len(ports)} inputs ({names}); give a .npz file by input name")
-            if path.stat().st_size == 0:
-                raise InputError(f"{name} is empty")
             yield ports[0], np.load(path, mmap_mode="r", allow_pickle=False), name
             return
-        # NumPy would leave the file open where it is no archive.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        with np.load(file, allow_pickle=False) as archive:
+            if "manifest.json" in archive.files:
+                raise InputError(f"{name} is a bundle, which holds weights and no rows; the bundle comes first, and then the rows")
             for port in ports:
                 key = next((key for key in (port.name, f"{port.name}:0") if key in archive.files), None)
                 if key is None:
                     raise InputError(f"{name} has no array {port.name} for the input of that name; it holds {', '.join(archive.files) or 'none'}")
-                yield port, archive[key], f"{name}: {key}"
+                array = archive[key]
+                if not isinstance(array, np.ndarray):
+                    raise InputError(f"{name}: {key} is no array in NumPy's format")
+                yield port, array, f"{name}: {key}"
+
+
+@contextmanager
+def reading_arrays(file: IO[bytes], name: str, suffix: str) -> Iterator[None]:
+    """Says in an `InputError` why NumPy cannot read a .npy or .npz file, which is at its beginning and stays there.
+
+    NumPy tells files by their contents, and takes what begins as neither for a pickle.
+    """
+    from zipfile import BadZipFile
+
+    start = file.read(8)
+    file.seek(0)
+    if not start:
+        raise InputError(f"{name} is empty")
+    if not start.startswith(b"\x93NUMPY" if suffix == ".npy" else b"PK"):
+        raise InputError(f"{name} is no {suffix} file{f' but {kind}' if (kind := kind_of_file(start)) else ''}")
+    try:
+        yield
     except (ValueError, EOFError, TypeError, BadZipFile) as error:
-        raise InputError(f"{name} cannot be read as {path.suffix.lower()} of numbers: {why_no_numbers(error)}") from error
+        raise InputError(f"{name} cannot be read as {suffix} of numbers: {_why_no_numbers(error)}") from error
 
 
-def why_no_numbers(error: Exception) -> str:
+def _why_no_numbers(error: Exception) -> str:
     """What NumPy says of a file, less its advice to read pickles."""
     said = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return "it holds pickled Python objects; save an array of numbers with np.save" if "pickle" in said or "Python objects" in said else said
+    if "pickle" in said or "Python objects" in said:
+        return "it holds pickled Python objects; save an array of numbers with np.save"
+    short = any(words in said for words in ("greater than file size", "EOF", "Failed to read all data", "not a zip file"))
+    return "the file is cut short" if short else said
 
 
 def _fitted(array: NDArray, port: Port, where: str) -> NDArray:
@@ -129,7 +152,9 @@ def _fitted(array: NDArray, port: Port, where: str) -> NDArray:
         return array
     if array.ndim == 2 and len(port.shape) != 2 and (full := complete(tail, array.shape[1])) is not None:
         return array.reshape(array.shape[0], *full)
-    raise InputError(f"{where} has the shape {list(array.shape)}, and the input {port.name} takes {shown(port)}")
+    row = list(tail) == list(array.shape) or (None in tail and len(tail) == array.ndim)
+    one = f"; a single row has the shape {[1, *array.shape]}" if row else ""
+    raise InputError(f"{where} has the shape {list(array.shape)}, and the input {port.name} takes {shown(port)}{one}")
 
 
 # Outputs

@@ -417,7 +417,10 @@ KERNEL = "hidden/dense/kernel"
         (lambda m, z: m["layers"][1]["inputs"].append("@x"), "the layer table has an operand that is no tensor"),
         (lambda m, z: m["layers"][0]["arrays"].update(extra="no/where"), "names the array no/where as its extra"),
         (lambda m, z: m["layers"][0]["arrays"].pop("bias"), "no layer uses the array hidden/dense/bias"),
-        (lambda m, z: m["layers"][0]["arrays"].update(shift=m["layers"][0]["arrays"].pop("bias")), "has an array of the role shift, which it does not"),
+        (
+            lambda m, z: m["layers"][0]["arrays"].update(shift=m["layers"][0]["arrays"].pop("bias")),
+            "has an array of the role shift, which it does not",
+        ),
         (lambda m, z: m["layers"][0].update(op="ScaleShift"), "the layer hidden/dense (ScaleShift) has no scale"),
         (lambda m, z: m.update(outputs=[]), "the network has no outputs"),
         (lambda m, z: m["conversion"].update(batch="a"), """"batch" of "conversion" is 'a' in the manifest, not of type int"""),

@@ -87,6 +87,27 @@ def test_several_outputs_are_a_mapping():
         ),
         (np.zeros((2, 6), complex), "net.npz: the input 'x' was given as complex128; it is float32 of shape (any, 6)"),
         (np.array([["a"] * 6]), "net.npz: the input 'x' was given as <U1; it is float32 of shape (any, 6)"),
+        (
+            [[1, 2, 3, 4, 5, "6 px"]],
+            "net.npz: the input 'x' was given as <U21; it is float32 of shape (any, 6)",
+        ),
+        (
+            np.array([[1, 2, 3, 4, 5, "cat"]], object),
+            "net.npz: the input 'x' was given as object, because it has 'cat' of type str at [0, 5]; it is float32 of shape (any, 6)",
+        ),
+        (
+            np.array([[2**70] * 6], object),
+            "net.npz: the input 'x' was given as object, though all of it is numbers: give array.astype(float); it is float32 of shape (any, 6)",
+        ),
+        (None, "net.npz: the input 'x' was given as object, because it has None of type NoneType; it is float32 of shape (any, 6)"),
+        (
+            {"x": np.zeros((1, 6)), "x:0": np.ones((1, 6))},
+            "net.npz: the input 'x' is given twice, as x and as x:0",
+        ),
+        (
+            np.ma.masked_greater(np.ones((1, 6), np.float32), 0),
+            "net.npz: the input 'x' has masked elements; say what stands in their places, as with array.filled(0)",
+        ),
         ({"y": 1}, "net.npz has no input 'y'; its inputs are x"),
         ({}, "net.npz: the input 'x' is missing; it is float32 of shape (any, 6)"),
     ],
@@ -100,6 +121,33 @@ def test_what_does_not_fit_is_named(data, message):
 def test_ragged_rows_are_an_input_error():
     with pytest.raises(InputError, match=r"net\.npz: the input 'x' was given as rows of different lengths; it is float32 of shape"):
         Model(two_layers(), "net.npz").predict([[1.0, 2.0], [3.0]])
+
+
+def test_a_tensor_that_cannot_be_read():
+    class OnTheGpu:
+        def __array__(self, dtype=None, copy=None):
+            raise TypeError("can't convert cuda:0 device type tensor to numpy.\nUse Tensor.cpu() first")
+
+    with pytest.raises(InputError, match=r"cannot be made an array \(can't convert cuda:0 .* numpy. Use Tensor.cpu\(\) first\); it is float32"):
+        Model(two_layers(), "net.npz").predict(OnTheGpu())
+
+
+def test_a_masked_array_of_which_nothing_is_masked():
+    rows = RNG.normal(size=(3, 6)).astype(np.float32)
+    model = Model(two_layers())
+    got = model.predict(np.ma.masked_array(rows, False))
+    assert type(got) is np.ndarray
+    np.testing.assert_array_equal(got, model.predict(rows))
+
+
+def test_weights_are_arrays_to_numpy():
+    kernel = Model(two_layers()).layers[0].arrays["kernel"]
+    assert np.asarray(kernel).shape == kernel.shape and np.asarray(kernel, np.float64).dtype == np.float64
+    np.testing.assert_array_equal(np.ones((1, 6)) @ kernel, np.ones((1, 6)) @ kernel.values)
+
+
+def test_a_program_in_short():
+    assert repr(two_layers()) == "<bnexport Program: x [?, 6] float32 -> scores [?, 3] float32, 2 layers>"
 
 
 def test_an_array_for_two_inputs():

@@ -1,7 +1,9 @@
 """Tables in and out. Expected values are Python's own: float(), int(), csv, NumPy's scalar repr."""
 
+import gzip
 import io
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -95,7 +97,11 @@ def test_a_header_that_counts_is_not_guessed(csv):
         ("a,b\n\n\n", "in.csv has a header and no rows"),
         ("1,2\n3,oops\n", "in.csv, row 2, column 2: 'oops' is not a number"),
         ("a,b\n1,2\n3,oops\n", "in.csv, row 3, column 2 ('b'): 'oops' is not a number"),
-        ("1,2\n3,\n", "in.csv, row 2, column 2: the cell is blank"),
+        ("1,2\n3,\n", "in.csv, row 2, column 2: the cell is blank (the row ends in a separator)"),
+        ("1,2\n,3\n", "in.csv, row 2, column 1: the cell is blank"),
+        ('1,2\n3,"4,5"\n', "in.csv, row 2, column 2: '4,5' is not a number; decimals have a point, and thousands no separator"),
+        ("1,2\n3,\N{MINUS SIGN}4\n", "in.csv, row 2, column 2: '\N{MINUS SIGN}4' is not a number; its minus sign is U+2212, not that of ASCII"),
+        ("1,2\n# later\n", "in.csv, row 2 begins with # as a comment does; take comments out"),
         ("1,2\n3,1_0\n", "in.csv, row 2, column 2: '1_0' is not a number"),
         ("1,2\n3,0x10\n", "in.csv, row 2, column 2: '0x10' is not a number"),
         ("1,2\n3,٣\n", "in.csv, row 2, column 2: '٣' is not a number"),
@@ -109,7 +115,7 @@ def test_a_header_that_counts_is_not_guessed(csv):
         ("1,2\n3;4\n", "in.csv, row 2 is short: column 2 is missing, of 2"),
         ('1,2\n"3,4\n', "in.csv, row 2: a quote is opened and not closed"),
         ("1,x\n3,4\n", "in.csv, row 1, column 2: 'x' is not a number (where row 1 names the columns, say --header)"),
-        ("1,\n3,4\n", "in.csv, row 1, column 2: the cell is blank (where row 1 names the columns, say --header)"),
+        ("1,\n3,4\n", "in.csv, row 1, column 2: the cell is blank (the row ends in a separator) (where row 1 names the columns, say --header)"),
         ("1\n2\n", "in.csv, row 1 has 1 column, and the input x takes [any, 2], that is 2 columns"),
         ("7,1,2\n", "in.csv, row 1 has 3 columns, and the input x takes [any, 2], that is 2 columns; is one of them an index or a label?"),
         (
@@ -117,9 +123,21 @@ def test_a_header_that_counts_is_not_guessed(csv):
             "in.csv, row 1 has 1 column, and the input x takes [any, 2], that is 2 columns; "
             "it has 1 semicolon, but commas separate the columns (and tabs those of .tsv)",
         ),
+        (
+            "1,5;2\n3;4\n",
+            "in.csv, row 1, column 2: '5;2' is not a number; commas separate the columns, and decimals have a point "
+            "(where row 1 names the columns, say --header)",
+        ),
+        (
+            "# 4 rows\n1,2\n",
+            "in.csv, row 1 has 1 column, and the input x takes [any, 2], that is 2 columns; it begins with # as a comment does: take comments out",
+        ),
+        (gzip.compress(b"1,2\n"), "in.csv is no CSV but compressed with gzip; give CSV, or .npy or .npz under its own suffix"),
+        (b"\x93NUMPY\x01\x00v\x00{", "in.csv is no CSV but one in NumPy's .npy format; give CSV, or .npy or .npz under its own suffix"),
+        ("1,2\n".encode("utf-16-be"), "in.csv, row 1 is no text, or not UTF-8 (it holds a byte 0); save it as UTF-8"),
         ("1,2\r3,4\r", "in.csv, row 1: its lines end in a carriage return alone; save it with line feeds"),
-        (b"1,2\n3,\xe9\n", "in.csv, row 2 is not UTF-8 (byte 3 of the line is 0xe9)"),
-        (b"\xe9,2\n", "in.csv, row 1 is not UTF-8 (byte 1 of the line is 0xe9)"),
+        (b"1,2\n3,\xe9\n", "in.csv, row 2 is not UTF-8 (byte 3 of the line is 0xe9); save it as UTF-8"),
+        (b"\xe9,2\n", "in.csv, row 1 is not UTF-8 (byte 1 of the line is 0xe9); save it as UTF-8"),
         ("1,2\n".encode("utf-16"), "in.csv is not UTF-8 but UTF-16; save it as UTF-8"),
     ],
 )
@@ -257,6 +275,7 @@ def test_npz_by_input_name(tmp_path):
     ("values", "dtype", "message"),
     [
         (np.ones((3, 3)), "float32", "has the shape [3, 3], and the input x takes [any, 2]"),
+        (np.ones(2), "float32", "has the shape [2], and the input x takes [any, 2]; a single row has the shape [1, 2]"),
         (np.ones((0, 2)), "float32", "holds no rows"),
         (np.array([[1, 2], [3, 4.5]]), "int32", ": the input x, element [1, 1] is 4.5, which is no int32"),
         (np.array([[1, 2], [3, np.nan]]), "int64", ": the input x, element [1, 1] is nan, which is no int64"),
@@ -297,6 +316,35 @@ def test_no_pickles(tmp_path):
         with pytest.raises(InputError, match=name) as caught:
             read(tmp_path / name, X2)
         assert "allow_pickle" not in str(caught.value)  # NumPy's advice: to run what the file says
+
+
+def test_array_files_that_are_something_else(tmp_path):
+    """NumPy tells files by their contents, whatever their suffix, and what it does not know is a pickle to it."""
+    np.save(tmp_path / "right.npy", np.ones((1, 2)))
+    np.savez(tmp_path / "right.npz", x=np.ones((1, 2)))
+    array, archive = (tmp_path / "right.npy").read_bytes(), (tmp_path / "right.npz").read_bytes()
+
+    def refused(name, data):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(InputError) as caught:
+            read(tmp_path / name, X2)
+        return str(caught.value).removeprefix(f"{tmp_path}/")
+
+    assert refused("a.npy", archive) == "a.npy is no .npy file but a zip archive, as .npz and .xlsx are"
+    assert refused("a.npz", array) == "a.npz is no .npz file but one in NumPy's .npy format"
+    assert refused("b.npy", b"1,2\n") == "b.npy is no .npy file"
+    assert refused("b.npz", b"") == "b.npz is empty"
+    assert refused("c.npy", array[:-3]) == "c.npy cannot be read as .npy of numbers: the file is cut short"
+    assert refused("d.npy", array[:50]) == "d.npy cannot be read as .npy of numbers: the file is cut short"
+    assert refused("c.npz", archive[:-30]) == "c.npz cannot be read as .npz of numbers: the file is cut short"
+    with zipfile.ZipFile(tmp_path / "text.npz", "w") as file:
+        file.writestr("x", "1,2")
+    with pytest.raises(InputError, match=r"text\.npz: x is no array in NumPy's format"):
+        read(tmp_path / "text.npz", X2)
+    with zipfile.ZipFile(tmp_path / "bundle.npz", "w") as file:
+        file.writestr("manifest.json", "{}")
+    with pytest.raises(InputError, match=r"bundle\.npz is a bundle, which holds weights and no rows; the bundle comes first, and then the rows"):
+        read(tmp_path / "bundle.npz", X2)
 
 
 def test_files_that_are_not_there(tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 
 from bnexport.errors import InputError
 from bnexport.kernels.table import NDArray
-from bnexport.tables import why_no_numbers
+from bnexport.tables import reading_arrays
 
 _SEPARATORS = re.compile(r"[,;\t ]+")
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?(\d*)|\.(\d+))(?:[eE]([+-]?\d+))?\Z")
@@ -103,18 +103,16 @@ def read_mine(path: str | Path) -> list[Given]:
 
 
 def _numpy(path: Path, suffix: str) -> Iterator[tuple[str, NDArray]]:
-    from zipfile import BadZipFile
-
-    try:
-        with path.open("rb") as file:
-            if suffix == ".npy":
-                yield "", np.load(file, allow_pickle=False)
-                return
-            with np.load(file, allow_pickle=False) as archive:
-                _refuse_bundle(path, "manifest.json" in archive.files)
-                yield from ((name, archive[name]) for name in archive.files)
-    except (ValueError, EOFError, TypeError, AttributeError, BadZipFile) as error:
-        raise InputError(f"{path} cannot be read as {suffix} of numbers: {why_no_numbers(error)}") from error
+    with path.open("rb") as file, reading_arrays(file, str(path), suffix):
+        if suffix == ".npy":
+            yield "", np.load(file, allow_pickle=False)
+            return
+        with np.load(file, allow_pickle=False) as archive:
+            _refuse_bundle(path, "manifest.json" in archive.files)
+            for name in archive.files:
+                if not isinstance(archive[name], np.ndarray):
+                    raise InputError(f"{path}: {name} is no array in NumPy's format")
+                yield name, archive[name]
 
 
 def _refuse_bundle(path: Path, bundle: bool) -> None:
