@@ -99,20 +99,27 @@ def conv(x, kernel):
     return sum(padded[:, a : a + height, b : b + width] @ kernel[a, b] for a in range(3) for b in range(3))
 
 
-def conv_seed(*, kernel=lambda k: k, image=lambda x: x.reshape(-1, 8, 8, 1), flat=lambda x: x.reshape(len(x), -1), norm=norm):
+def conv_seed(
+    *,
+    kernel=lambda k: k,
+    image=lambda x: x.reshape(-1, 8, 8, 1),
+    flat=lambda x: x.reshape(len(x), -1),
+    norm=norm,
+    pool=lambda windows: windows.max((2, 4)),
+):
     """conv, bias, batch norm, relu, 2 x 2 max pooling, dense, relu, dense, softmax."""
     v = variables("conv_seed")
     z = conv(image(rows("conv_seed")), kernel(v["conv1/W"])) + v["conv1/b"]
     bn = json.loads((DATA / "conv_seed" / "fixture.json").read_text())["layers"][0]["bn"]
     n = norm(z, v[bn["mean"]], v[bn["variance"]], v[bn["beta"]], v[bn["gamma"]], bn["epsilon"])
-    pooled = relu(n).reshape(-1, 4, 2, 4, 2, 6).max((2, 4))
+    pooled = pool(relu(n).reshape(-1, 4, 2, 4, 2, 6))
     h = relu(flat(pooled) @ v["fc1/W"] + v["fc1/b"])
     logits = h @ v["fc2/W"] + v["fc2/b"]
     return {"conv1/BiasAdd": z, "MaxPool": pooled, "fc2/add": logits, "y": softmax(logits)}
 
 
-def conv_preact(first="conv1", second="conv2"):
-    """The pre-activation block, with its two convolutions under the names of their kernels."""
+def conv_preact(first="conv1", second="conv2", shortcut=1):
+    """The pre-activation block, with its two convolutions under the names of their kernels, and how much of its shortcut is added."""
     v = variables("conv_preact")
 
     def bn(x, scope):
@@ -120,7 +127,7 @@ def conv_preact(first="conv1", second="conv2"):
 
     stem = conv(rows("conv_preact").reshape(-1, 8, 8, 1), v["stem"])
     inner = conv(relu(bn(stem, "bn1")), v[first])
-    block = stem + conv(relu(bn(inner, "bn2")), v[second])
+    block = shortcut * stem + conv(relu(bn(inner, "bn2")), v[second])
     features = relu(bn(block, "bn3")).mean((1, 2))
     return {"block": block, "features": features, "y": softmax(features @ v["W"] + v["b"])}
 

@@ -184,6 +184,13 @@ def test_what_fits_nothing_is_said(tmp_path):
         asked(tmp_path, other=np.zeros((3, 3)))
 
 
+def test_classes_are_no_scores(tmp_path):
+    with pytest.raises(
+        InputError, match=r"your array \[8, 1\] fits no layer by name or shape \(if these are classes, give the scores of y that they are"
+    ):
+        diagnose(SEED, SEED / "input.csv", written(tmp_path, dense("seed")["y"].argmax(1), "%d"))
+
+
 # ---- reading
 
 
@@ -391,6 +398,9 @@ def test_numbers_that_nothing_explains(tmp_path):
     [
         (lambda y: y[::-1], "with the rows in another order: 7, 6, 5, 4, 3, 2, 1, 0"),
         (lambda y: y[:, [1, 0, *range(2, y.shape[1])]], "with the units in another order: 1, 0, 2, 3"),
+        (lambda y: y[1:], "your row 0 is row 1 of the input, your row 1 is row 2, …: was what comes before taken for a header?"),
+        (lambda y: y[[2, 0, 5]], "with the rows in another order: 2, 0, 5"),
+        (lambda y: np.round(y, 3), "the right ones rounded to 3 decimals: save them with 9 digits"),
         (lambda y: y * 1.7, "times 1.7"),
         (lambda y: y + 3, "plus 3"),
         (lambda y: y * np.arange(2, 2 + y.shape[1]), "times one factor in each unit"),
@@ -430,6 +440,49 @@ def test_padding_on_the_wrong_side(tf, live, tmp_path, pads, detail):
     assert names(result) == [["SAME padding on the wrong side"]]
     explanation = result.findings[0].explanations[0]
     assert detail in (explanation.detail, *explanation.also)
+
+
+def test_the_pattern_of_logarithms():
+    right = np.random.default_rng(1).uniform(0.1, 1, size=(8, 5))
+    assert pattern(np.log(right), right) == "your numbers are the logarithms of the right ones"
+
+
+# ---- images of three colours, which no fixture has
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(
+    ("turn", "name", "detail"),
+    [
+        (lambda x: x[..., ::-1], "red and blue swapped", ""),
+        (lambda x: x[:, ::-1], "images mirrored", "upside down"),
+        (lambda x: x[:, :, ::-1], "images mirrored", "left and right"),
+        (lambda x: x.transpose(0, 3, 1, 2).reshape(x.shape), "images in another layout", "channels first"),
+        (lambda x: x.transpose(0, 3, 2, 1).reshape(x.shape), "images in another layout", "column-major"),
+        (lambda x: x.reshape(-1, 3, 5, 4).transpose(0, 3, 2, 1), "rows and columns of the image swapped", "column-major"),
+    ],
+)
+@pytest.mark.parametrize("flat", [False, True])
+def test_images_that_are_laid_out_otherwise(tf, live, tmp_path, flat, turn, name, detail):
+    from live_graph import Net, rows
+
+    def build():
+        x = tf.placeholder(tf.float32, [None, 60] if flat else [None, 4, 5, 3], name="x")
+        image = tf.reshape(x, [-1, 4, 5, 3]) if flat else x
+        y = tf.nn.conv2d(image, tf.get_variable("w", [2, 2, 3, 4]), strides=[1, 1, 1, 1], padding="VALID")
+        return Net({x: rows(5, 60) if flat else rows(5, 4, 5, 3)}, [tf.nn.relu(y, name="y")])
+
+    found = live(build)
+    x, kernel = found.inputs["x"].reshape(-1, 4, 5, 3), found.variables["w"]
+
+    def network(x):
+        return relu(sum(x[:, a : a + 3, b : b + 4] @ kernel[a, b] for a in range(2) for b in range(2)))
+
+    assert np.abs(network(x) - found.expected["y"]).max() < 1e-5
+    np.save(tmp_path / "x.npy", found.inputs["x"])
+    result = diagnose(found.prefix, tmp_path / "x.npy", saved(tmp_path, y=network(turn(x))))
+    assert names(result) == [[name]]
+    assert result.findings[0].explanations[0].detail == detail
 
 
 # ---- six numbers

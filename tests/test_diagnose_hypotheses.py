@@ -75,6 +75,7 @@ MISTAKES = {
     "n - 1 instead of n in the variance": ("seed", formula(with_batch(1))),
     "offset (beta) forgotten": ("seed", formula(lambda x, m, v, b, g, e: norm(x, m, v, 0 * b, g, e))),
     "scale (gamma) forgotten": ("seed", formula(lambda x, m, v, b, g, e: norm(x, m, v, b, 0 * g + 1, e))),
+    "scale and offset (gamma and beta) forgotten": ("seed", formula(lambda x, m, v, b, g, e: norm(x, m, v, 0 * b, 0 * g + 1, e))),
     "scale and offset (gamma and beta) swapped": ("seed", formula(lambda x, m, v, b, g, e: norm(x, m, v, g, b, e))),
     "mean forgotten": ("seed", formula(lambda x, m, v, b, g, e: norm(x, 0, v, b, g, e))),
     "mean and variance swapped": ("bn_after_activation", lambda: only(dense("bn_after_activation", norm=swapped), "n0")),
@@ -95,6 +96,7 @@ MISTAKES = {
     "dropout scaled at inference": ("seed", lambda: seed(hidden=lambda h, i: h * np.float32(0.8) if i == 1 else h)),
     "dropout left on": ("seed", lambda: dropped()),
     "input scaled differently": ("seed", lambda: seed(x=rows("seed") * 255)),
+    "columns of the input in another order": ("seed", lambda: seed(x=rows("seed")[:, sorted(range(64), key=str)])),
     "low precision": ("seed", in_half),
     "weights written with few decimals": ("seed_named", lambda: only(dense("seed_named", **decimals(2)), "y")),
     "raw weights instead of averaged ones, or the reverse": ("polyak", lambda: dict(np.load(DATA / "polyak" / "expected_ema.npz"))),
@@ -106,12 +108,18 @@ MISTAKES = {
         "conv_seed",
         lambda: only(conv_seed(image=lambda x: x.reshape(-1, 8, 8, 1).transpose(0, 2, 1, 3)), "y"),
     ),
+    "maximum and average pooling confused": ("conv_seed", lambda: only(conv_seed(pool=lambda x: x.mean((2, 4))), "y")),
+    "shortcut (residual connection) forgotten": ("conv_preact", lambda: only(conv_preact(shortcut=0), "y")),
     "layers in another order": ("conv_preact", lambda: only(conv_preact("conv2", "conv1"), "y")),
     "inputs of a concatenation swapped": (
         "multi_io",
         lambda: only(multi_io(lambda top, bottom: np.concatenate([bottom, top], 1)), "digit_probabilities"),
     ),
 }
+
+
+WITH_TENSORFLOW = ("SAME padding on the wrong side", "images in another layout", "red and blue swapped", "images mirrored")
+"""Those that no fixture's network can make are tried on live ones, in test_diagnose.py."""
 
 
 def swapped(x, m, v, b, g, e):
@@ -143,7 +151,7 @@ def test_a_mistake_is_named(name, tmp_path):
 
 
 def test_every_hypothesis_is_tested():
-    assert {h.name for h in REGISTRY} == {*MISTAKES, "SAME padding on the wrong side"}
+    assert {h.name for h in REGISTRY} == {*MISTAKES, *WITH_TENSORFLOW}
 
 
 @pytest.mark.parametrize("make", [lambda: dense("seed"), lambda: dense("inverted_flag")], ids=["seed", "inverted_flag"])

@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from bnexport.batchnorms import LINEAR
 from bnexport.diagnose.mine import Given
 from bnexport.diagnose.network import Network
@@ -71,7 +73,7 @@ def matches(network: Network, shapes: Shapes, mine: Sequence[Given], layer: str 
         if match is not None:
             found.append(match)
         else:
-            left.append(f"{given.name or 'your array'} {list(given.values.shape)} fits no layer by name or shape")
+            left.append(f"{given.name or 'your array'} {list(given.values.shape)} fits no layer by name or shape{_classes(network, shapes, given)}")
     if not found:
         outputs = _shown(list(network.outputs), shapes)
         raise InputError(f"nothing can be compared: {'; '.join(left)}; the output is {outputs}, and the network has {', '.join(_some(network))}")
@@ -93,6 +95,16 @@ def _match(network: Network, shapes: Shapes, given: Given) -> Match | None:
         if readings:
             return Match(given, readings, "shape")
     return None
+
+
+def _classes(network: Network, shapes: Shapes, given: Given) -> str:
+    """A hint where an array seems to be the number of the largest score of each row."""
+    values = given.values.reshape(-1)
+    for tensor in network.outputs:
+        shape = shapes[tensor]
+        if len(shape) == 2 and len(values) == shape[0] and np.isin(values, np.arange(shape[1])).all():
+            return f" (if these are classes, give the scores of {tensor} that they are the largest of)"
+    return ""
 
 
 def by_name(network: Network, name: str) -> list[str]:

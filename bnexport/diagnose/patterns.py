@@ -8,19 +8,32 @@ _CLOSE = 1e-4
 """How well a pattern must hold, relative to the largest number."""
 _MOST = 2048
 """Rows and units up to which another order is looked for."""
+_MOST_DECIMALS = 6
+"""Numbers of more decimals are as fine as float32 near 1."""
 
 
 def pattern(mine: NDArray, right: NDArray) -> str:
-    """In words how `mine` comes from `right` (both of one shape, rows first and units last), where that is simple; else nothing."""
+    """In words how `mine` comes from `right`, where that is simple; else nothing.
+
+    Args:
+        mine, right: rows first and units last; `mine` may have fewer rows.
+    """
     if not mine.ndim or not mine.size or not np.isfinite(mine).all() or not np.isfinite(right).all():
         return ""
     scale = float(np.abs(right).max()) or 1.0
     near = _CLOSE * scale
-    if mine.ndim == 2 and max(mine.shape) <= _MOST and len(mine) > 1:
-        for axis, what in ((0, "rows"), (1, "units")):
-            order = _order(mine, right, axis, near)
-            if order is not None:
-                return f"your numbers are the right ones with the {what} in another order: {_listed(order)}"
+    if mine.ndim == 2 and max(right.shape) <= _MOST and len(mine) > 1 and (rows := _order(mine, right, 0, near)) is not None:
+        first = rows[0]
+        if rows == list(range(first, first + len(rows))):
+            return f"your row 0 is row {first} of the input, your row 1 is row {first + 1}, …: was what comes before taken for a header?"
+        return f"your numbers are the right ones with the rows in another order: {_listed(rows)}"
+    right = right[: len(mine)]
+    if mine.ndim == 2 and max(mine.shape) <= _MOST and len(mine) > 1 and (units := _order(mine, right, 1, near)) is not None:
+        return f"your numbers are the right ones with the units in another order: {_listed(units)}"
+    if (decimals := _rounded_to(mine, right)) is not None:
+        return f"your numbers are the right ones rounded to {decimals} decimal{'s' * (decimals != 1)}: save them with 9 digits (%.9g)"
+    if right.min() > 0 and np.abs(mine - np.log(right)).max() <= _CLOSE * np.abs(np.log(right)).max():
+        return "your numbers are the logarithms of the right ones"
     over = tuple(range(mine.ndim - 1)) if mine.ndim > 1 and len(mine) > 1 else None
     for axes, each in ((None, ""), (over, " in each unit")):
         if axes is None and each:
@@ -32,6 +45,15 @@ def pattern(mine: NDArray, right: NDArray) -> str:
         if np.abs(mine - right - shift).max() <= near:
             return f"your numbers are the right ones plus {_one(shift)}" if not each else f"your numbers are the right ones plus one number{each}"
     return ""
+
+
+def _rounded_to(mine: NDArray, right: NDArray) -> int | None:
+    """To how many decimals numbers were rounded, where that is all that was done to them."""
+    for decimals in range(_MOST_DECIMALS + 1):
+        half = 0.5 * 10.0**-decimals
+        if np.abs(mine - right).max() <= half * (1 + _CLOSE) and np.abs(np.round(mine, decimals) - mine).max() <= _CLOSE * half:
+            return decimals
+    return None
 
 
 def _ratio(mine: NDArray, right: NDArray, axes: tuple[int, ...] | None) -> NDArray:

@@ -172,8 +172,7 @@ class Search:
             first = self._as_read(case, first, found[0].first.reading)
             if compared is self.compared:
                 compared[parted] = first
-        mine = first.reading.values
-        hint = "" if found else pattern(mine, first.right[: len(mine)] if mine.ndim else first.right)
+        hint = "" if found else pattern(first.reading.values, first.right)
         return Finding(first, tuple(found), trial.tried, trial.work > MOST_WORK, hint)
 
     def _as_read(self, case: Case, first: Compared, reading: Reading) -> Compared:

@@ -1,6 +1,6 @@
 """What people get wrong in dense and convolutional layers: biases, the layout of kernels and of images, padding, and which layer comes when."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import combinations
@@ -153,6 +153,15 @@ def _cropped(shape: tuple[int, ...], x: NDArray) -> NDArray:
     return np.pad(cut, missing, constant_values=np.nan) if any(after for _, after in missing) else cut
 
 
+def _pooled(case: Case) -> Iterable[Variant]:
+    sites = [
+        Site(layer.name, {layer.name: replace(layer, op="AvgPool" if layer.op == "MaxPool" else "MaxPool")})
+        for layer in case.network.layers("MaxPool", "AvgPool")
+    ]
+    if sites:
+        yield Variant("", tuple(sites))
+
+
 # ---- images laid out in rows
 
 
@@ -166,21 +175,60 @@ def _flattenings(case: Case) -> Iterator[tuple[Layer, bool]]:
             yield layer, False
 
 
-def _reordered(order: tuple[int, ...], case: Case) -> Iterable[Variant]:
+def _reordered(orders: Mapping[str, tuple[int, ...]], case: Case) -> Iterable[Variant]:
     """Flattened (or read) with the axes of the image in another order."""
-    sites = []
+    for detail, order in orders.items():
+        sites = list(_orders(case, order))
+        if sites:
+            yield Variant(detail, tuple(sites))
+
+
+def _orders(case: Case, order: tuple[int, ...]) -> Iterator[Site]:
     for layer, flattens in _flattenings(case):
         shape = case.right[operands(layer)[0]].shape if flattens else case.right[layer.name].shape
         if [axis for axis in order if shape[axis] > 1] == [axis for axis in range(4) if shape[axis] > 1]:
             continue  # the elements stay where they are
         turn = partial(_flattened, order) if flattens else partial(_unflattened, order, shape)
-        sites.append(Site(layer.name, {layer.name: Formula((operands(layer)[0],), turn)}))
+        yield Site(layer.name, {layer.name: Formula((operands(layer)[0],), turn)})
     for name, port in case.network.inputs.items():
         shape = case.right[name].shape
         if len(shape) == 4 and len(port.shape) == 4:
-            sites.append(Site(name, {name: Formula((f"{name}{AS_FED}",), partial(_unflattened, order, shape))}))
+            yield Site(name, {name: Formula((f"{name}{AS_FED}",), partial(_unflattened, order, shape))})
+
+
+def _relaid(case: Case) -> Iterable[Variant]:
+    """Images given in another layout, and taken for ones of the layout that the network has."""
+    for detail, order in (("channels first", (0, 3, 1, 2)), ("column-major", (0, 3, 2, 1))):
+        turns = {name: partial(_laid_out, order) for name in _images(case) if case.right[name].shape[-1] > 1}
+        yield from _of_images(case, detail, turns)
+
+
+def _mirrored(case: Case) -> Iterable[Variant]:
+    for detail, axes in (("upside down", (1,)), ("left and right", (2,)), ("both", (1, 2))):
+        yield from _of_images(case, detail, {name: partial(np.flip, axis=axes) for name in _images(case)})
+
+
+def _channels_swapped(case: Case) -> Iterable[Variant]:
+    yield from _of_images(case, "", {name: partial(np.flip, axis=-1) for name in _images(case) if case.right[name].shape[-1] == 3})
+
+
+def _images(case: Case) -> list[str]:
+    """The tensors that are images as they come in: inputs, and what rows are reshaped to."""
+    read = [layer.name for layer, flattens in _flattenings(case) if not flattens and operands(layer)[0] in case.network.inputs]
+    return [name for name in case.network.inputs if case.right[name].ndim == 4] + read
+
+
+def _of_images(case: Case, detail: str, turns: Mapping[str, Callable[[NDArray], NDArray]]) -> Iterable[Variant]:
+    sites = []
+    for name, turn in turns.items():
+        layer = case.network.layer(name)
+        sites.append(Site(name, {name: around(layer, turn) if layer else Formula((f"{name}{AS_FED}",), turn)}))
     if sites:
-        yield Variant("", tuple(sites))
+        yield Variant(detail, tuple(sites))
+
+
+def _laid_out(order: tuple[int, ...], x: NDArray) -> NDArray:
+    return x.transpose(order).reshape(x.shape)
 
 
 def _flattened(order: tuple[int, ...], x: NDArray) -> NDArray:
@@ -230,6 +278,18 @@ def _concatenated(case: Case) -> Iterable[Variant]:
             yield Variant("", (Site(layer.name, {layer.name: replace(layer, inputs=[parts[1], parts[0], axis])}),))
 
 
+def _shortcut(case: Case) -> Iterable[Variant]:
+    """One of the two tensors that are added is left out, the same in all sums or in one alone."""
+    for kept, detail in ((0, "the second of the tensors that are added"), (1, "the first of the tensors that are added")):
+        sites = []
+        for layer in case.network.layers("AddV2", "Add"):
+            tensors = operands(layer)
+            if len(tensors) == 2 and case.right[tensors[kept]].shape == case.right[layer.name].shape:
+                sites.append(Site(layer.name, {layer.name: Formula((tensors[kept],), lambda x: x)}))
+        if sites:
+            yield Variant(detail, tuple(sites))
+
+
 HYPOTHESES = [
     Hypothesis("bias forgotten", "Add the bias after the product.", _bias_forgotten),
     Hypothesis(
@@ -250,13 +310,18 @@ HYPOTHESES = [
     Hypothesis(
         "channels first instead of last",
         "TensorFlow flattens images as (height, width, channels): transpose (N, C, H, W) to (N, H, W, C) first.",
-        partial(_reordered, (0, 3, 1, 2)),
+        partial(_reordered, {"": (0, 3, 1, 2)}),
     ),
     Hypothesis(
         "rows and columns of the image swapped",
         "Images are flattened row by row (C order, not Fortran's or MATLAB's).",
-        partial(_reordered, (0, 2, 1, 3)),
+        partial(_reordered, {"": (0, 2, 1, 3), "column-major": (0, 3, 2, 1)}),
     ),
+    Hypothesis("images in another layout", "TensorFlow's images are (height, width, channels), row by row, unless the graph says NCHW.", _relaid),
+    Hypothesis("red and blue swapped", "Give the channels in the order that the network was trained on: OpenCV reads BGR.", _channels_swapped),
+    Hypothesis("images mirrored", "Give the rows from top to bottom, and the columns from left to right.", _mirrored),
+    Hypothesis("maximum and average pooling confused", "Take the graph's pooling.", _pooled),
+    Hypothesis("shortcut (residual connection) forgotten", "Add both tensors there.", _shortcut),
     Hypothesis("layers in another order", "Take the layers in the order of the graph; `bnexport inspect` lists them.", _exchanged),
     Hypothesis("inputs of a concatenation swapped", "Concatenate in the order of the graph.", _concatenated),
 ]

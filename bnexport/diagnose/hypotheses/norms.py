@@ -151,6 +151,10 @@ RULES: dict[str, tuple[str, Sequence[Rule]]] = {
     ),
     "offset (beta) forgotten": (f"Add the offset at the end: {_FORMULA}", [_numbers(lambda t: replace(t, offset=t.offset * 0))]),
     "scale (gamma) forgotten": (f"Multiply by the scale: {_FORMULA}", [_numbers(lambda t: replace(t, scale=t.scale * 0 + 1))]),
+    "scale and offset (gamma and beta) forgotten": (
+        f"Multiply by the scale, and add the offset: {_FORMULA}",
+        [_numbers(lambda t: replace(t, scale=t.scale * 0 + 1, offset=t.offset * 0))],
+    ),
     "scale and offset (gamma and beta) swapped": (
         f"gamma is the scale and beta the offset: {_FORMULA}",
         [_numbers(lambda t: replace(t, scale=t.offset, offset=t.scale))],

@@ -194,6 +194,7 @@ def _dropout_left_on(case: Case) -> Iterable[Variant]:
 
 INPUTS: tuple[tuple[str, Callable[[NDArray], NDArray]], ...] = (
     ("x / 255", lambda x: x / 255),
+    ("x * 255 / 256", lambda x: x * (255 / 256)),
     ("x * 255", lambda x: x * 255),
     ("x / 127.5 - 1", lambda x: x / 127.5 - 1),
     ("(x + 1) * 127.5", lambda x: (x + 1) * 127.5),
@@ -215,6 +216,36 @@ def _input(case: Case) -> Iterable[Variant]:
         if names:
             sites = tuple(Site(name, {name: Formula((f"{name}{AS_FED}",), function)}) for name in names)
             yield Variant(detail, sites, whole="mean" in detail)
+
+
+def _columns(case: Case) -> Iterable[Variant]:
+    """The columns of a table in the order that file systems and libraries sort their names in, and in that of a library that reads them backwards."""
+    tables = [name for name in case.network.inputs if case.feeds[name].ndim == 2 and case.feeds[name].shape[1] > 1]
+    for detail, order in (
+        ("from the last to the first", _backwards),
+        ("sorted as text, 0, 1, 10, 11, …", _as_text),
+        ("of text put in order", _from_text),
+    ):
+        sites = [Site(name, {name: Formula((f"{name}{AS_FED}",), partial(_taken, order(case.feeds[name].shape[1])))}) for name in tables]
+        if sites:
+            yield Variant(detail, tuple(sites))
+
+
+def _backwards(width: int) -> list[int]:
+    return list(range(width))[::-1]
+
+
+def _as_text(width: int) -> list[int]:
+    return sorted(range(width), key=str)
+
+
+def _from_text(width: int) -> list[int]:
+    order = _as_text(width)
+    return sorted(range(width), key=order.__getitem__)
+
+
+def _taken(columns: list[int], x: NDArray) -> NDArray:
+    return x[:, columns]
 
 
 # ---- precision
@@ -285,6 +316,7 @@ HYPOTHESES = [
     Hypothesis("dropout scaled at inference", "At inference dropout does nothing: TensorFlow divides by keep_prob in training.", _dropout_scaled),
     Hypothesis("dropout left on", "Feed keep_prob 1 (rate 0) at inference.", _dropout_left_on),
     Hypothesis("input scaled differently", "Give the network the numbers that it was trained on, scaled once.", _input),
+    Hypothesis("columns of the input in another order", "Give the columns in the order that the network was trained on.", _columns),
     Hypothesis("low precision", "Compute in float32: turn half precision and TF32 off.", _low_precision),
     Hypothesis("weights written with few decimals", "Write weights with 9 significant digits (%.9g), or as .npy.", _few_decimals),
     Hypothesis("raw weights instead of averaged ones, or the reverse", "Take the same ones; `--ema` makes bnexport take the averages.", _averages),
