@@ -18,7 +18,8 @@ that of a checkpoint also
     variables       [{name, shape, dtype, parameters, role, layer, belongs_to}], sorted by name
                     name is the checkpoint's key, layer null for what is part of none, belongs_to what an optimiser slot or an average was made for
     layers          [{name, op, activation, batch_norms}], op and activation null where they are not known
-                    batch_norms: [{gamma, beta, mean, variance, epsilon, epsilon_from}], each null where there is none
+                    batch_norms: [{gamma, beta, mean, variance, epsilon, epsilon_from, before}], each null where there is none; before is true where
+                    the batch norm stands before the layer
 
 and that of a bundle
 
@@ -35,7 +36,7 @@ from typing import TYPE_CHECKING, Any
 
 from bnexport.errors import BnexportError
 from bnexport.program import Layer, Port, Program
-from bnexport.report import batch_norms, epsilon_text, parameters, shape_text
+from bnexport.report import batch_norms, epsilon_text, number, parameters, shape_text
 
 if TYPE_CHECKING:
     from bnexport.checkpoint import Checkpoint, Location
@@ -185,7 +186,7 @@ def _completed(norms: list[Record], roles: Mapping[str, list[str]]) -> list[Reco
     """Every key of a batch norm; where a layer has one alone, the variables of its roles are that one's."""
     if not norms and "moving variance" in roles:
         norms = [{}]
-    full = [{key: norm.get(key) for key in (*_NORM_ROLES, "epsilon", "epsilon_from")} for norm in norms]
+    full = [{key: norm.get(key) for key in (*_NORM_ROLES, "epsilon", "epsilon_from")} | {"before": norm.get("before", False)} for norm in norms]
     if len(full) == 1:
         for key, role in _NORM_ROLES.items():
             if full[0][key] is None and len(roles.get(role, ())) == 1:
@@ -211,7 +212,7 @@ def _checkpoint_lines(record: Record) -> Iterator[str]:
         yield from _variable_lines(sorted(rows[layer["name"]], key=_place), width)
         for norm in layer["batch_norms"]:
             if norm["epsilon"] is not None:
-                yield f"  {'epsilon':<15}  {epsilon_text(norm)}"
+                yield f"  {'epsilon':<15}  {epsilon_text(norm)}{_side(norm)}"
             else:
                 yield f"  {'epsilon':<15}  not known: only the graph says it"
     others = rows.get(None, [])
@@ -296,9 +297,18 @@ def _origin(layer: Record) -> Iterator[str]:
         yield f"  {'from':<15}  {', '.join(dict.fromkeys(plain))}"
     for norm in layer["batch_norms"]:
         roles = ", ".join(f"{key} {norm[key]}" for key in _NORM_ROLES if norm[key] is not None)
-        yield f"  {'batch norm':<15}  {roles}, epsilon {epsilon_text(norm)}"
+        yield f"  {'batch norm':<15}  {roles}, epsilon {epsilon_text(norm)}{_side(norm)}"
+    for numbers in provenance.get("numbers", ()):
+        scale, shift = (
+            f" {sign} {number(numbers[key])}" if numbers[key] != none else "" for key, sign, none in (("scale", "*", 1), ("shift", "+", 0))
+        )
+        yield f"  {'numbers':<15}  {numbers['node']}:{scale}{shift}, {'before' if numbers.get('before') else 'behind'} the layer"
     if "not_folded" in provenance:
         yield f"  {'not folded':<15}  {provenance['not_folded']}"
+
+
+def _side(norm: Record) -> str:
+    return "; the batch norm stands before the layer" if norm["before"] else ""
 
 
 # ---- both

@@ -16,7 +16,7 @@ def batch_norms(layer: Layer) -> list[dict[str, Any]]:
     """The batch norms that a layer was made from, in their order, with the variables in each role.
 
     Each has some of `gamma`, `beta`, `mean`, `variance` (names of variables), `epsilon` (a float) and `epsilon_from`. A batch norm is known by its
-    variance: in a graph its scale and its shift are parts of their own.
+    variance: in a graph its scale and its shift are parts of their own. One that stood before the layer, and not behind it, has `before` (True).
     """
     found: dict[str, dict[str, Any]] = {}
     for part in layer.provenance.get("parts", ()):
@@ -24,7 +24,7 @@ def batch_norms(layer: Layer) -> list[dict[str, Any]]:
             continue
         norm = found.setdefault(str(part["variance"]), {})
         roles = {"beta" if role == "shift" else role: value for role, value in part.items()}
-        for role in ("gamma", "beta", "mean", "variance", "epsilon", "epsilon_from"):
+        for role in ("gamma", "beta", "mean", "variance", "epsilon", "epsilon_from", "before"):
             if role in roles:
                 norm.setdefault(role, roles[role])
     return list(found.values())

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from bnexport.cli import main
+from bnexport.conversion import convert
 from bnexport.inspection import ROLES, examine, listing
 
 DATA = Path(__file__).parents[1] / "fixtures" / "data"
@@ -161,7 +162,15 @@ def test_the_record_of_a_bundle(bundle):
     assert (stem["op"], stem["inputs"], stem["batch_norms"]) == ("Conv2D", ["image"], [])
     assert (left["op"], left["activation"]) == ("ScaleShift", "Relu")
     assert left["batch_norms"] == [
-        {"gamma": "bn1/gamma", "beta": "bn1/beta", "mean": "bn1/pop_mean", "variance": "bn1/pop_var", "epsilon": 0.001, "epsilon_from": "the graph"}
+        {
+            "gamma": "bn1/gamma",
+            "beta": "bn1/beta",
+            "mean": "bn1/pop_mean",
+            "variance": "bn1/pop_var",
+            "epsilon": 0.001,
+            "epsilon_from": "the graph",
+            "before": False,
+        }
     ]
 
 
@@ -173,6 +182,37 @@ def test_the_listing_of_a_bundle(bundle):
     assert "stem  Conv2D of image" in lines
     assert "  batch norm       gamma bn1/gamma, beta bn1/beta, mean bn1/pop_mean, variance bn1/pop_var, epsilon 0.001 from the graph" in lines
     assert any(line.startswith("  not folded       ") for line in lines)
+
+
+def test_what_stood_before_a_layer(tmp_path):
+    """The batch norm of fc1 stands behind its activation, and went into fc2; that of fc2 into the output's layer."""
+    convert(DATA / "bn_after_activation", tmp_path / "out.npz")
+    for path in (DATA / "bn_after_activation", tmp_path / "out.npz"):
+        record = examine(path)
+        assert [[norm["before"] for norm in layer["batch_norms"]] for layer in record["layers"]] == [[], [True], [True]]
+        assert sum(line.endswith("epsilon 0.001 from the graph; the batch norm stands before the layer") for line in listing(record)) == 2 * (
+            record["kind"] == "bundle"
+        )
+    assert not any("before" in line for line in listing(examine(DATA / "seed")))
+
+
+@pytest.mark.tensorflow
+def test_numbers_of_the_graphs_own(tf, live, tmp_path):
+    from live_graph import Net, rows
+
+    def build():
+        x = tf.placeholder(tf.float32, [None, 3], name="x")
+        y = tf.matmul(x / 255.0, tf.get_variable("w", [3, 2])) * 0.5
+        return Net({x: rows(2, 3)}, [tf.nn.relu(y, name="y")])
+
+    convert(live(build).prefix, tmp_path / "out.npz")
+    record = examine(tmp_path / "out.npz")
+    second, first = record["layers"][0]["provenance"]["numbers"]
+    assert (first["node"], first["scale"], first["shift"], first["before"]) == ("truediv", pytest.approx(1 / 255, rel=1e-7), 0, True)
+    assert (second["node"], second["scale"], second["shift"]) == ("mul", 0.5, 0)
+    lines = list(listing(record))
+    assert "  numbers          truediv: * 0.003921569, before the layer" in lines
+    assert "  numbers          mul: * 0.5, behind the layer" in lines
 
 
 @pytest.mark.parametrize("what", ["checkpoint", "bundle"])

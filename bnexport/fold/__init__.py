@@ -68,10 +68,15 @@ def _compose(layer: Layer, other: Affine, *, first: bool) -> None:
 
 
 def _join(kept: Layer, gone: Layer, *, first: bool) -> None:
-    """Notes in `kept` what `gone` was made of."""
-    theirs = gone.provenance.get("parts", [])
+    """Notes in `kept` what `gone` was made of; of what a linear layer now does to its input, that it comes before."""
+    before = {"before": True} if first and kept.op in LINEAR else {}
+    theirs = [part | before for part in gone.provenance.get("parts", [])]
     mine = kept.provenance.get("parts", [])
     kept.provenance["parts"] = [*theirs, *mine] if first else [*mine, *theirs]
+    value = _affine(gone)
+    if kept.op in LINEAR and not theirs and not value.scale.ndim and not value.shift.ndim:
+        number = {"node": gone.provenance.get("node", gone.name), "scale": float(value.scale), "shift": float(value.shift), **before}
+        kept.provenance.setdefault("numbers", []).append(number)
 
 
 class _Moves:
