@@ -23,12 +23,15 @@ def main() -> None:
         # It multiplies no large matrices, and OpenBLAS's threads, which NumPy starts, wait for work by spinning: a core that others could use.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-    from bnexport.cli import main as command_line
-
-    gc.enable()
-    gc.set_threshold(GARBAGE_EVERY)
     try:
+        from bnexport.cli import main as command_line
+
+        gc.enable()
+        gc.set_threshold(GARBAGE_EVERY)
         command_line(prog_name="bnexport")
+    except KeyboardInterrupt:  # while modules are imported; later ones click has caught
+        sys.stderr.write("Aborted!\n")
+        sys.exit(1)
     finally:
         gc.freeze()
 

@@ -211,7 +211,8 @@ def test_quiet(tmp_path):
 
 def test_the_progress_bar_counts_bytes(monkeypatch, tmp_path):
     arrays = {"kernel": InMemory(np.ones((3000, 200), "float32")), "bias": InMemory(np.ones(200, "float32"))}
-    program = Program([Port("x", "x", (None, 3000), "float32")], [Layer("dense", "Dense", ["x"], {}, arrays)], [])
+    layers = [Layer("dense", "Dense", ["x"], {}, arrays)]
+    program = Program([Port("x", "x", (None, 3000), "float32")], layers, [Port("y", "dense", (None, 200), "float32")])
     shown = []
 
     class Bar:
@@ -432,6 +433,28 @@ def test_nothing_is_left_by_a_command_that_was_ended(bundle, tmp_path, number, c
     assert (child.returncode, list(tmp_path.iterdir())) == (code, [])
 
 
+@pytest.mark.parametrize("module", ["bnexport.cli", "click", "bnexport.commands.inspect", "bnexport.inspection"])
+def test_an_interrupt_while_modules_are_imported(bundle, module):
+    """As if it came just when that module is looked for."""
+    script = (
+        "import sys\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, *_):\n"
+        f"        if name == {module!r}:\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        "from bnexport.__main__ import main\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", script, "inspect", str(bundle)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr.strip()) == (1, "", "Aborted!")
+
+
+def test_what_a_bundle_has_no_batch_norms_for(bundle):
+    message = f"Error: --unit chooses among the numbers of batch norms, and {bundle} is a bundle, into which the batch norms have been folded"
+    assert failed(bnexport("trace", bundle, CSV, "--unit", 3)) == f"{message}: give the checkpoint\n"
+
+
 @pytest.mark.skipif(os.name != "posix", reason="a shell closes the streams")
 def test_standard_streams_that_are_closed(bundle, tmp_path):
     def closed(redirection, *arguments):
@@ -521,7 +544,8 @@ def test_missing_arguments():
     assert usage(bnexport("convert", SEED)) == "Error: Missing argument 'OUT'."
     assert usage(bnexport("convert")) == "Error: Missing argument 'CKPT'."
     assert usage(bnexport("run", "out.npz")) == "Error: Missing argument 'INPUT'."
-    assert usage(bnexport("export")) == "Error: No such command 'export'."
+    assert usage(bnexport("export")) == "Error: No such command 'export'. There are convert, run, inspect, trace, verify, diagnose."
+    assert usage(bnexport("convrt", "a", "b")) == "Error: No such command 'convrt'. Did you mean 'convert'?"
 
 
 @pytest.mark.parametrize(

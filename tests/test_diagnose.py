@@ -521,6 +521,7 @@ def test_the_command_on_the_seeds_numbers():
     ("numbers", "mine", "message"),
     [
         ("x=1,mean=2,var=3", "4", "--numbers leaves out eps; give x=NUMBER,mean=NUMBER"),
+        ("x=1,mean=2,var=-3,eps=1e-3", "4", "var: -3 is negative, which no variance is"),
         ("x=1,y=2", "4", "--numbers: 'y=2' is none of x=NUMBER"),
         ("x=1,x=2", "4", "--numbers gives x twice"),
         ("x=1,mean=a,var=3,eps=1e-3", "4", "mean: 'a' is not a number"),

@@ -7,6 +7,7 @@ import click
 
 from bnexport.commands.options import conversion_options
 from bnexport.commands.output import print_json, print_table, shown
+from bnexport.errors import UsageError
 
 if TYPE_CHECKING:
     from bnexport.csvrows import Block
@@ -69,6 +70,9 @@ def trace(
         check_suffix(out)
         refuse_own_input(out, path, data)
     network = open_network(path, options)
+    if (units or place) and not network.norms:
+        folded = "a bundle, into which the batch norms have been folded: give the checkpoint" if not network.unfolded else "a network without any"
+        raise UsageError(f"{'--unit' if units else '--place'} chooses among the numbers of batch norms, and {path} is {folded}")
     (feeds,) = read_inputs(data, network.model.inputs, header=header, block_rows=None)
     rows, units = rows or (0,), units or (0,)
     if out is None and network.model.row_by_row:

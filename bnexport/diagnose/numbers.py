@@ -94,10 +94,12 @@ def diagnose_numbers(numbers: Mapping[str, str], mine: str) -> NumbersDiagnosis:
         mine: the user's result as it is written.
 
     Raises:
-        UsageError: one of them is no number.
+        UsageError: one of them is no number, or the variance is negative.
     """
     values = {name: _number(name, text) for name, text in numbers.items()}
     x, mean, var, scale, offset, eps = (np.float64(values[name]) for name in ("x", "mean", "var", "scale", "offset", "eps"))
+    if var < 0:
+        raise UsageError(f"var: {numbers['var']} is negative, which no variance is")
     terms = Terms(x, mean, var, scale, offset, eps)
     steps = {name: _step(text, written=True) for name, text in numbers.items()}
     result, written = _number("your result", mine), _step(mine, written=False)

@@ -153,7 +153,9 @@ def read_directory(file: IO[bytes]) -> dict[str, Member]:
             raise CorruptBundle("the zip directory reaches beyond the end of the file")
         file.seek(offset)
         return _members(file, file.read(size), count, length)
-    except (struct.error, UnicodeDecodeError, OverflowError) as error:
+    except struct.error as error:
+        raise CorruptBundle("the zip directory is damaged, or cut short") from error
+    except (UnicodeDecodeError, OverflowError) as error:
         raise CorruptBundle(f"the zip directory is damaged ({error})") from error
 
 
