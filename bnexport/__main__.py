@@ -4,6 +4,7 @@ import gc
 import os
 import signal
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 
 GARBAGE_EVERY = 50_000
@@ -18,6 +19,7 @@ def main() -> None:
     """
     gc.disable()
     _open_closed_streams()
+    _write_what_can_be_written()
     _leave_by_the_door()
     if sys.argv[1:2] == ["convert"]:
         # It multiplies no large matrices, and OpenBLAS's threads, which NumPy starts, wait for work by spinning: a core that others could use.
@@ -41,6 +43,12 @@ def _open_closed_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115  (until the process ends)
+
+
+def _write_what_can_be_written() -> None:
+    """A sign that standard output's encoding does not have, or a file's name that is no text, is written as an escape, as on standard error."""
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _leave_by_the_door() -> None:

@@ -450,6 +450,13 @@ def test_an_interrupt_while_modules_are_imported(bundle, module):
     assert (done.returncode, done.stdout, done.stderr.strip()) == (1, "", "Aborted!")
 
 
+def test_signs_that_an_encoding_does_not_have(bundle):
+    done = process("trace", bundle, CSV, env={**os.environ, "PYTHONIOENCODING": "latin-1"})
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b" \\u2026\t" in done.stdout
+    assert process("diagnose", "--help", env={**os.environ, "PYTHONIOENCODING": "latin-1"}).returncode == 0
+
+
 def test_what_a_bundle_has_no_batch_norms_for(bundle):
     message = f"Error: --unit chooses among the numbers of batch norms, and {bundle} is a bundle, into which the batch norms have been folded"
     assert failed(bnexport("trace", bundle, CSV, "--unit", 3)) == f"{message}: give the checkpoint\n"
