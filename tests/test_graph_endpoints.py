@@ -693,3 +693,19 @@ def test_both_networks_that_a_gradient_penalty_lies_between(tf, live):
     with pytest.raises(AmbiguousNetwork) as raised:
         live(build).convert()
     assert re.findall(r"--output (\S+)", str(raised.value)) == ["critic_1/add_1", "critic_2/add_1"]
+
+
+@pytest.mark.parametrize("kind", ["sigmoid", "softmax"])
+def test_what_a_loss_is_given_may_be_chosen_and_not_its_arithmetic(tf, live, kind):
+    def build():
+        x = tf.placeholder(tf.float32, [None, 4], name="x")
+        y = tf.placeholder(tf.float32, [None, 3], name="y")
+        logits = tf.add(tf.matmul(x, tf.get_variable("w", [4, 3])), tf.get_variable("b", [3]), name="logits")
+        if kind == "sigmoid":
+            scores, loss = tf.nn.sigmoid(logits, name="scores"), tf.nn.sigmoid_cross_entropy_with_logits(labels=y, logits=logits)
+        else:
+            scores, loss = tf.nn.softmax(logits, name="scores"), tf.nn.softmax_cross_entropy_with_logits_v2(labels=y, logits=logits)
+        tf.train.GradientDescentOptimizer(0.1).minimize(tf.reduce_mean(loss))
+        return Net({x: rows(3, 4)}, [scores])
+
+    assert live(build).matches().conversion["alternatives"] == ["logits"]

@@ -38,6 +38,10 @@ _LOSS_SCOPES = frozenset(
 """The scopes that tf.nn's and tf.losses' functions open."""
 
 
+def _in_loss(name: str) -> bool:
+    return any(part.rstrip("0123456789").rstrip("_") in _LOSS_SCOPES for part in name.split("/"))
+
+
 class Ends:
     """The search for a network's ends.
 
@@ -77,8 +81,15 @@ class Ends:
                 if self._serves_training(name):
                     self._updates.add(name)
                 elif name not in dropped:
-                    self.stepped_back.append(Ref(name))
+                    self.stepped_back += self._named(name)
             inside.difference_update(back)
+
+    def _named(self, name: str) -> list[Ref]:
+        """What is named in a node's place where outputs are to be chosen from: of the arithmetic of a loss what the loss is given, as the logits."""
+        if not _in_loss(name):
+            return [Ref(name)]
+        given = [self.live.resolve(ref) for ref in self.live.inputs(self.live.graph.nodes[name])]
+        return [ref for ref in given if ref.node in self.flow.network and not _in_loss(ref.node) and ref not in self.stepped_back]
 
     def _outputs(self, name: str) -> list[Ref]:
         """The outputs of an end that anything takes: of a Split, several."""
@@ -119,7 +130,7 @@ class Ends:
             return True
         if not behind or name in self.flow.weighted:
             return False
-        if any(part.rstrip("0123456789").rstrip("_") in _LOSS_SCOPES for part in name.split("/")):
+        if _in_loss(name):
             return True
         if node.op in _DECISIONS or (node.op in _RESHAPES and self.live.graph.nodes[behind[0].node].op in _DECISIONS):
             return True
