@@ -128,6 +128,8 @@ def norm_values(
         if network.norms and all(unit >= norm.units for norm in network.norms):
             widest = max(norm.units for norm in network.norms)
             raise UsageError(f"--unit {unit}: no batch norm of {network.path} has it; the widest has the units 0 to {widest - 1}")
+    if place and network.norms and not any(_places(norm, values[norm.before].shape) for norm in network.norms):
+        raise UsageError(f"--place {','.join(map(str, place))}: no batch norm of {network.path} stands on images or sequences; leave it out")
     return [_norm_values(norm, values, row, unit, place) for norm in network.norms for row in rows for unit in units if unit < norm.units]
 
 
@@ -145,13 +147,18 @@ def _index(norm: BatchNorm, shape: tuple[int, ...], row: int, unit: int, place: 
         tail = shape[len(shape) - norm.mean.ndim :]
         inner = np.unravel_index(unit, tail)
         return (row, *(0,) * (len(shape) - 1 - len(tail)), *map(int, inner))
-    sizes = [size for axis, size in enumerate(shape) if axis not in (0, len(shape) + norm.axis)]
+    sizes = _places(norm, shape)
     where = place or [0] * len(sizes)
     if sizes and (len(where) != len(sizes) or any(not 0 <= at < size for at, size in zip(where, sizes, strict=True))):
         raise UsageError(f"--place {','.join(map(str, place))}: the batch norm {norm.name} has places of {', '.join(map(str, sizes))}")
     index = [row, *where[: len(sizes)]]
     index.insert(len(shape) + norm.axis, unit)
     return tuple(index)
+
+
+def _places(norm: BatchNorm, shape: tuple[int, ...]) -> list[int]:
+    """The sizes of the image or sequence that a batch norm stands on: of all dimensions but the rows and the channels."""
+    return [] if norm.axis is None else [size for axis, size in enumerate(shape) if axis not in (0, len(shape) + norm.axis)]
 
 
 def check_row(row: int, count: int) -> None:

@@ -84,6 +84,12 @@ def test_a_unit_that_only_some_batch_norms_have(seed):
     assert [value.name for value in norm_values(network, values, [0], [13])] == ["bn"]
 
 
+def test_a_place_where_there_are_none(seed):
+    network, values = seed
+    with pytest.raises(UsageError, match=r"--place 3: no batch norm of .*seed stands on images or sequences; leave it out"):
+        norm_values(network, values, [0], [0], [3])
+
+
 def test_convolutions_show_one_place():
     """Channel 2 at row 1, place (3, 4) of the image, against TensorFlow's formula in NumPy."""
     name = "conv_seed"
