@@ -514,6 +514,13 @@ def test_every_flipped_bit_and_every_cut_is_noticed_or_harmless(path):
     assert refused > 60
 
 
+def test_a_file_that_is_cut_short(path):
+    write_bundle(path, network())
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CorruptBundle, match="cut short"):
+        read_bundle(path)
+
+
 def test_hdf5_contradictions(tmp_path):
     path = tmp_path / "out.h5"
 

@@ -147,7 +147,8 @@ def read(path: Path) -> Program:
         with h5py.File(path, "r") as file:
             return _read(file)
     except (OSError, RuntimeError, KeyError, ValueError, UnicodeError) as error:
-        raise CorruptBundle(f"HDF5 cannot read the file ({error})") from error
+        said = " ".join(str(error).split())
+        raise CorruptBundle("the file is cut short" if "truncated file" in said else f"HDF5 cannot read the file ({said})") from error
 
 
 def _read(file: h5py.File) -> Program:
