@@ -49,7 +49,11 @@ def to_unfolded(path: str | Path, options: Options | None = None) -> Program:
 
 
 def convert(path: str | Path, out: str | Path, options: Options | None = None) -> Program:
-    """Writes the bundle `out` (.npz or .h5) of the checkpoint at `path`; gives the program that it holds.
+    """Writes the bundle `out` (.npz or .h5) of the checkpoint at `path`; gives the program that it holds. `bnexport.load(out)` evaluates it.
+
+    Args:
+        path: the checkpoint's prefix, any of its files, or its folder.
+        options: what the options of the command say: `bnexport.Options(outputs=["logits"], set_values={"phase_train": False})`.
 
     Raises:
         BnexportError: nothing is left behind then.
