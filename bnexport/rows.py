@@ -17,7 +17,7 @@ from bnexport.steps import KERNELS
 _SAME_RANK = frozenset(
     {"MaxPool", "MaxPoolV2", "AvgPool", "BiasAdd", "LRN", "ResizeBilinear", "ResizeNearestNeighbor", "ResizeBicubic", "ScaleShift"}
 )
-_BROADCAST = frozenset({"Cast", "Select", "SelectV2"})
+_BROADCAST = frozenset({"Cast", "Bucketize", "Select", "SelectV2"})
 _OVER_LAST = frozenset({"Softmax", "LogSoftmax"})
 _REDUCTIONS = frozenset({"Mean", "Sum", "Max", "Min"})
 

@@ -219,6 +219,15 @@ def test_logic():
         check(name, {}, np.array([1, np.inf, -np.inf, np.nan], np.float32))
 
 
+@compares("Bucketize")
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "int64"])
+def test_buckets(dtype):
+    """Numbers on a boundary, beside it by less than a float32, and integers that a float32 does not hold."""
+    boundaries = [-3.0, 0.1, 0.1, 2.0, 2.0**24 + 2]
+    x = [-4, -3, 0.1, np.float32(0.1), 0, 2, 3, 2**24 + 1, 2**24 + 2, 2**24 + 3, *([np.nan, np.inf, -np.inf] if dtype.startswith("f") else [])]
+    check("Bucketize", {"boundaries": boundaries}, np.array(x).astype(dtype).reshape(-1, 1))
+
+
 @compares("Select", "SelectV2", "Where")
 @pytest.mark.parametrize("dtype", ["float32", "int32", "bool"])
 def test_choice(dtype):

@@ -63,6 +63,21 @@ def not_equal(attrs: Attrs, x: NDArray, y: NDArray) -> Any:
     return np.not_equal(x, y)
 
 
+def _bucket_numbers(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
+    return [Abstract(operands[0].shape, np.dtype(np.int32))]
+
+
+@op("Bucketize", infer=_bucket_numbers)
+def bucketize(attrs: Attrs, x: NDArray) -> NDArray:
+    """How many of the attribute `boundaries`, which are sorted float32, are not greater than x: int32. NaN is greater than all of them.
+
+    Integers are compared as float32, and doubles as they are (bucketize_op.cc).
+    """
+    boundaries = np.asarray(attrs["boundaries"], np.float32)
+    x = x if x.dtype.kind == "f" else x.astype(np.float32)
+    return np.searchsorted(boundaries, x, side="right").astype(np.int32)
+
+
 def _select_shape(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
     condition, x, y = operands
     row_wise = len(condition.shape) == 1 and len(x.shape) >= 1 and condition.shape[0] == x.shape[0]
