@@ -111,16 +111,19 @@ class Checkpoint:
         These are its path in the object graph (`layer/kernel`, which the key has before `/.ATTRIBUTES/VARIABLE_VALUE`) and the name that it had in
         the program (`dense/kernel`), where one was saved and no two variables share it. Empty for a checkpoint by names.
         """
-        graph = self.object_graph()
-        if graph is None:
+        if OBJECT_GRAPH_KEY not in self:
             return {}
-        paths = {_unescape(key.removesuffix(VALUE_SUFFIX)): key for key in self._names if key.endswith(VALUE_SUFFIX)}
-        full_names: dict[str, set[str]] = {}
-        for node in graph.nodes:
+        return self.program_names() | {_unescape(key.removesuffix(VALUE_SUFFIX)): key for key in self._names if key.endswith(VALUE_SUFFIX)}
+
+    def program_names(self) -> dict[str, str]:
+        """For an object-based checkpoint the keys by the names that variables had in the program, of which no two have the same."""
+        graph = self.object_graph()
+        keys: dict[str, set[str]] = {}
+        for node in graph.nodes if graph is not None else ():
             for attribute in node.attributes:
                 if attribute.full_name and attribute.checkpoint_key in self and attribute.checkpoint_key.endswith(VALUE_SUFFIX):
-                    full_names.setdefault(attribute.full_name, set()).add(attribute.checkpoint_key)
-        return {name: keys.pop() for name, keys in full_names.items() if len(keys) == 1} | paths
+                    keys.setdefault(attribute.full_name, set()).add(attribute.checkpoint_key)
+        return {name: found.pop() for name, found in keys.items() if len(found) == 1}
 
     def _known(self, name: str) -> str:
         if name in self:

@@ -32,16 +32,14 @@ class Variables:
         self.checkpoint = checkpoint
         self._averaged = averaged or {}
         self._saved = _restored_variables(graph, checkpoint)
+        self._named = checkpoint.program_names()
 
     def saved(self, node: Node) -> Saved:
         """
         Raises:
             TensorNotFound: the checkpoint does not hold the variable.
         """
-        found = self._saved.get(node.name)
-        if found is None:
-            shared = node.attrs.get("shared_name") or node.name
-            found = next((Saved(name) for name in (node.name, shared) if name in self.checkpoint), None)
+        found = self._found(node)
         if found is None:
             raise TensorNotFound(
                 f"{self.checkpoint.prefix}: the graph needs the variable {node.name!r}, which this checkpoint does not hold; "
@@ -51,7 +49,16 @@ class Variables:
 
     def holds(self, node: Node) -> bool:
         """Whether the checkpoint has a value for the variable."""
-        return node.name in self._saved or node.name in self.checkpoint or (node.attrs.get("shared_name") or "") in self.checkpoint
+        return self._found(node) is not None
+
+    def _found(self, node: Node) -> Saved | None:
+        """By the saver, by the variable's own name, or by the name that an object-based checkpoint keeps beside its keys.
+
+        TensorFlow 2 may restore copies of variables that no function reads, and bind the functions' own through the objects (Keras 3 in a SavedModel).
+        """
+        shared = node.attrs.get("shared_name") or node.name
+        keys = (key for name in (node.name, shared) for key in (name, self._named.get(name)) if key in self.checkpoint)
+        return self._saved.get(node.name) or next((Saved(key) for key in keys if key is not None), None)
 
     def array(self, node: Node) -> Array:
         """A variable's value, read when its pieces are asked for.
