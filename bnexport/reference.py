@@ -150,7 +150,7 @@ class Session:
         self._feeds: dict[Any, NDArray] = {}
         self._meta = _meta_graph(tf, location)
         self._names = {node.name for node in self._meta.graph_def.node}
-        self._signature = self._meta.signature_def.get(options.signature or "serving_default")
+        self._signature = self._inference.live.graph.signature(options.signature)
         self._bypass(self._baked())
         try:
             with _quiet(), _silent():
@@ -376,6 +376,8 @@ def _meta_graph(tf: Any, location: Location) -> Any:
     """The MetaGraphDef of a graph's file, of the serving part of a SavedModel, or around a frozen graph."""
     from google.protobuf.message import DecodeError
 
+    from bnexport.graph.files import serving_graph
+
     meta = tf.compat.v1.MetaGraphDef()
     try:
         if location.is_frozen:
@@ -390,7 +392,7 @@ def _meta_graph(tf: Any, location: Location) -> Any:
         model.ParseFromString(location.saved_model.read_bytes())
     except DecodeError as error:
         raise Unavailable("TensorFlow cannot read the graph") from error
-    return next((m for m in model.meta_graphs if "serve" in m.meta_info_def.tags), model.meta_graphs[0])
+    return serving_graph(model.meta_graphs)
 
 
 def _of_file(tf: Any, path: Path) -> Any:

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from live_graph import Net
 
 from bnexport.checkpoint import open_checkpoint
 from bnexport.conversion import convert
+from bnexport.errors import GraphError
 from bnexport.options import Options
 from bnexport.runner import load
 
@@ -50,3 +52,181 @@ class TestVariables:
         with open_checkpoint(tmp_path / "model") as checkpoint:
             values = {name: float(checkpoint.read(key)) for name, key in checkpoint.program_names().items()}
         assert values == {"second": 1.0, "first": 2.0}
+
+
+def dense(tf, x, units, name):
+    kernel = tf.get_variable(f"{name}/w", [int(x.shape[-1]), units])
+    return tf.matmul(x, kernel) + tf.get_variable(f"{name}/b", [units])
+
+
+def exported(tf, folder, build, tags=(("serve",),)):
+    """Writes a SavedModel with a graph for each of the tags; gives what TensorFlow makes of what `build` says is to be run.
+
+    `build` gives the signatures, as (inputs, outputs) by names, what is fed, and what is run.
+    """
+    signatures = tf.saved_model.signature_def_utils.predict_signature_def
+    builder = tf.saved_model.builder.SavedModelBuilder(str(folder))
+    results = None
+    for number, tag in enumerate(tags):
+        with tf.Graph().as_default() as graph, tf.Session() as session:
+            graph.seed = 5
+            named, feeds, wanted = build(tag)
+            session.run(tf.global_variables_initializer())
+            session.run(tf.tables_initializer())
+            definitions = {name: signatures(*ports) for name, ports in named.items()}
+            if number == 0:
+                builder.add_meta_graph_and_variables(session, list(tag), definitions, main_op=tf.tables_initializer())
+                results = session.run(wanted, feeds)
+            else:
+                builder.add_meta_graph(list(tag), definitions, main_op=tf.tables_initializer())
+    builder.save()
+    return results
+
+
+def labelled(tf, scores):
+    keys = tf.constant([0, 1, 2], tf.int64)
+    table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(keys, tf.constant(["a", "b", "c"])), "?")
+    return table.lookup(tf.argmax(scores, 1))
+
+
+class TestSignatures:
+    @pytest.mark.parametrize("default", [True, False])
+    def test_the_only_one_counts_whatever_its_name(self, tf, tmp_path, default):
+        def build(tag):
+            x = tf.placeholder(tf.float32, [None, 4], "data")
+            scores = dense(tf, x, 3, "scores")
+            return (
+                {"serving_default" if default else "predict_rows": ({"rows": x}, {"classes": tf.argmax(scores, 1), "scores": scores})},
+                {x: X},
+                scores,
+            )
+
+        expected = exported(tf, tmp_path / "export", build)
+        got = predicted(tmp_path / "export", tmp_path, {"rows": X})
+        assert sorted(got) == ["classes", "scores"]
+        assert close(got["scores"], expected)
+
+    def test_text_and_constants_are_left_out_and_said(self, tf, tmp_path):
+        def build(tag):
+            x = tf.placeholder(tf.float32, [None, 4], "x")
+            scores = dense(tf, x, 3, "scores")
+            ports = {"label": labelled(tf, scores), "scores": scores, "version": tf.constant(3.0)}
+            return {"serving_default": ({"x": x}, ports)}, {x: X}, scores
+
+        expected = exported(tf, tmp_path / "export", build)
+        program = convert(tmp_path / "export", tmp_path / "out.npz", Options())
+        assert program.conversion["ignored"] == ["the output label (text)", "the output version (a constant)"]
+        assert close(load(tmp_path / "out.npz").predict(X), expected)
+
+    def test_what_text_is_made_of_where_all_is_text(self, tf, tmp_path):
+        def build(tag):
+            x = tf.placeholder(tf.float32, [None, 4], "x")
+            scores = tf.identity(dense(tf, x, 3, "scores"), name="logits")
+            return {"serving_default": ({"x": x}, {"label": labelled(tf, scores)})}, {x: X}, scores
+
+        expected = exported(tf, tmp_path / "export", build)
+        assert close(predicted(tmp_path / "export", tmp_path)["logits"], expected)
+        assert convert(tmp_path / "export", tmp_path / "out.npz", Options()).conversion["alternatives"] == ["ArgMax"]
+
+    def test_a_shape_that_is_missing_is_asked_for_by_the_signatures_name(self, tf, tmp_path):
+        def build(tag):
+            x = tf.placeholder(tf.float32, None, "data")
+            scores = tf.add(x, tf.get_variable("w", [3]))
+            return {"serving_default": ({"rows": x}, {"scores": scores})}, {x: X[:, :3]}, scores
+
+        expected = exported(tf, tmp_path / "export", build)
+        with pytest.raises(GraphError, match=r"the input 'rows' has; give it with --shape rows=\?,SIZE"):
+            convert(tmp_path / "export", tmp_path / "out.npz", Options())
+        assert close(predicted(tmp_path / "export", tmp_path, X[:, :3], shapes={"rows": (None, 3)})["scores"], expected)
+
+
+class TestTags:
+    @pytest.mark.parametrize("tags", [(("serve",), ("train",)), (("serve",), ("serve", "tpu")), (("train",),), (("mine",),), (("serve", "gpu"),)])
+    def test_the_graph_that_is_served_or_the_only_one(self, tf, tmp_path, tags):
+        def build(tag):
+            x = tf.placeholder(tf.float32, [None, 4], "x")
+            scores = dense(tf, x, 3, "scores") if tag == tags[0] else 5 * dense(tf, x, 3, "scores")
+            return {"serving_default": ({"x": x}, {"scores": scores})}, {x: X}, scores
+
+        expected = exported(tf, tmp_path / "export", build, tags)
+        assert close(predicted(tmp_path / "export", tmp_path)["scores"], expected)
+
+    def test_among_others_one_has_to_be_served(self, tf, tmp_path):
+        def build(tag):
+            x = tf.placeholder(tf.float32, [None, 4], "x")
+            return {"serving_default": ({"x": x}, {"scores": dense(tf, x, 3, "scores")})}, {x: X}, x
+
+        exported(tf, tmp_path / "export", build, (("train",), ("eval",)))
+        with pytest.raises(GraphError, match="no graph tagged 'serve', and several others: its graphs are tagged train, eval"):
+            convert(tmp_path / "export", tmp_path / "out.npz", Options())
+
+
+class TestFeatures:
+    def records(self, tf, **features):
+        def feature(value):
+            if value.dtype.kind == "i":
+                return tf.train.Feature(int64_list=tf.train.Int64List(value=value.reshape(-1)))
+            return tf.train.Feature(float_list=tf.train.FloatList(value=value.reshape(-1)))
+
+        rows = len(next(iter(features.values())))
+        return [
+            tf.train.Example(features=tf.train.Features(feature={key: feature(value[i]) for key, value in features.items()})).SerializeToString()
+            for i in range(rows)
+        ]
+
+    @pytest.mark.parametrize("parser", ["ParseExample", "ParseExampleV2"])
+    def test_inputs_are_called_after_them(self, tf, tmp_path, parser):
+        """Of their own shapes and dtypes, also where a sparse feature, which has three outputs, stands before them and no shape is written beside."""
+        counts = np.array([[3], [0], [7]])
+
+        def build(tag):
+            records = tf.placeholder(tf.string, name="records")
+            keys = {"dense_keys": ["count", "row"], "sparse_keys": ["words"]}
+            if parser == "ParseExampleV2":
+                keys["ragged_keys"] = tf.constant([], tf.string)
+                kinds = {"num_sparse": 1, "ragged_value_types": [], "ragged_split_types": []}
+            else:
+                kinds = {}
+            parsed = getattr(tf.raw_ops, parser)(
+                serialized=records,
+                names=tf.constant([], tf.string),
+                **keys,
+                **kinds,
+                sparse_types=[tf.string],
+                dense_defaults=[tf.constant([], tf.int64), tf.constant([], tf.float32)],
+                dense_shapes=[[1], [4]],
+            )
+            count, row = parsed.dense_values
+            row.set_shape([None, 4])
+            scores = dense(tf, row, 3, "scores") + tf.cast(count // 2, tf.float32)
+            feeds = {records: self.records(tf, count=counts, row=X[:3])}
+            return {"serving_default": ({"examples": records}, {"scores": scores})}, feeds, scores
+
+        expected = exported(tf, tmp_path / "export", build)
+        strip_shapes(tf, tmp_path / "export")
+        program = convert(tmp_path / "export", tmp_path / "out.npz", Options())
+        assert [(port.name, port.shape, port.dtype) for port in program.inputs] == [("count", (None, 1), "int64"), ("row", (None, 4), "float32")]
+        assert close(load(tmp_path / "out.npz").predict({"count": counts, "row": X[:3]}), expected)
+
+    def test_what_they_were_computed_from_is_no_network_beside_a_named_input(self, tf, live):
+        """A table looked up beforehand and the network behind share no layer, once the network's input is named."""
+
+        def build():
+            words = tf.placeholder(tf.int64, [None], "words")
+            found = tf.identity(tf.gather(tf.get_variable("table", [5, 4]), words), name="found")
+            scores = tf.identity(dense(tf, tf.nn.relu(found), 3, "scores"), name="out")
+            return Net({found: X}, [scores])
+
+        live(build).matches(inputs=["found"])
+
+
+def strip_shapes(tf, export):
+    """Takes the shapes that TensorFlow writes beside its nodes out of a SavedModel, as older versions left them."""
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    path = export / "saved_model.pb"
+    model = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    for graph in model.meta_graphs:
+        for node in graph.graph_def.node:
+            node.attr.pop("_output_shapes", None)
+    path.write_bytes(model.SerializeToString())

@@ -1,11 +1,12 @@
 """What a network's inputs and outputs are, found from a graph that also holds its training, or named by the user."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from bnexport.errors import AmbiguousNetwork, GraphError, UsageError
 from bnexport.graph import ops
 from bnexport.graph.ends import Ends
+from bnexport.graph.features import dense_feature
 from bnexport.graph.flow import Flow, belongs_to_training
 from bnexport.graph.graphdef import Node, Ref, topological
 from bnexport.graph.live import Live
@@ -18,15 +19,22 @@ _LISTED = 12  # candidates shown in an error
 
 @dataclass(slots=True)
 class Endpoints:
-    """The inputs and outputs of a network: the name that users see, and the reference in the graph."""
+    """The inputs and outputs of a network: the name that users see, and the reference in the graph.
+
+    `alternatives` could be outputs too; `ignored` are outputs that the graph names and a network cannot have.
+    """
 
     inputs: dict[str, Ref]
     outputs: dict[str, Ref]
     alternatives: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
 
 
-def find_endpoints(live: Live) -> Endpoints:
+def find_endpoints(live: Live, named: Collection[Ref] = ()) -> Endpoints:
     """The inputs and outputs of the one network in the graph.
+
+    Args:
+        named: inputs that the user named. What does not depend on them, as what they were computed from, is no network then, if anything does.
 
     Raises:
         AmbiguousNetwork: there is none, or more than one.
@@ -36,6 +44,7 @@ def find_endpoints(live: Live) -> Endpoints:
         live.cut(_constant_data(live))
         search = _Networks(live)
     groups = search.find()
+    groups = [group for group in groups if not set(named).isdisjoint(sources_of(live, group))] or groups
     _refuse_undecided(live, {ref for refs in groups for ref in refs})
     if not groups:
         ends = search.ends.find()
@@ -49,7 +58,7 @@ def find_endpoints(live: Live) -> Endpoints:
         more = f"\n  and {len(groups) - _LISTED} more" if len(groups) > _LISTED else ""
         raise AmbiguousNetwork(f"{live.graph.source}: the graph holds {len(groups)} networks that share no layer; choose one of\n{lines}{more}")
     outputs = {str(_authors_name(live, ref)): ref for ref in groups[0]}
-    inputs = {str(ref): ref for ref in sources_of(live, outputs.values())}
+    inputs = by_name(live, sources_of(live, outputs.values()))
     return Endpoints(inputs, outputs, [str(r) for r in search.ends.stepped_back if r not in groups[0]])
 
 
@@ -101,6 +110,17 @@ def sources_of(live: Live, outputs: Iterable[Ref]) -> list[Ref]:
             entered[ref] = None
     position = {name: i for i, name in enumerate(live.graph.nodes)}
     return sorted(entered, key=lambda r: (position[r.node], r.output))
+
+
+def by_name(live: Live, sources: Iterable[Ref], taken: Collection[str] = ()) -> dict[str, Ref]:
+    """Sources of data by the names that users see: a feature's key in the records that the graph parses, or the tensor's name.
+
+    Args:
+        taken: names that others have already.
+    """
+    features = {ref: dense_feature(live.graph, ref) for ref in sources}
+    keys = [*taken, *(feature.key for feature in features.values() if feature is not None)]
+    return {str(ref) if feature is None or keys.count(feature.key) > 1 else feature.key: ref for ref, feature in features.items()}
 
 
 class _Networks:
@@ -280,7 +300,7 @@ def named_endpoints(live: Live, inputs: list[str], outputs: list[str]) -> Endpoi
     if cut:
         live.cut(cut.values())
     if not outputs:
-        found = find_endpoints(live)
+        found = find_endpoints(live, cut.values())
         return Endpoints(_order_inputs(live, cut, found.outputs.values()), found.outputs, found.alternatives)
     wanted = {name: live.resolve(ref) for name, ref in _named(live, outputs, "--output").items()}
     for name, ref in wanted.items():
@@ -312,4 +332,4 @@ def _order_inputs(live: Live, named: dict[str, Ref], outputs: Iterable[Ref]) -> 
     unused = [name for name, ref in named.items() if ref not in needed]
     if unused:
         raise GraphError(f"{live.graph.source}: the outputs do not depend on the input {unused[0]!r}; they depend on {_listing(needed)}")
-    return {**named, **{str(ref): ref for ref in needed if ref not in named.values()}}
+    return {**named, **by_name(live, [ref for ref in needed if ref not in named.values()], named)}

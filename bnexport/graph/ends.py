@@ -13,7 +13,7 @@ from bnexport.graph.graphdef import Node, Ref
 
 _DECISIONS = frozenset(
     {"ArgMax", "ArgMin", "Equal", "NotEqual", "Greater", "GreaterEqual", "Less", "LessEqual", "InTopK", "InTopKV2", "TopK", "TopKV2", "Round", "Rint",
-     "Sign", "OneHot", "Multinomial", "AsString", "LogicalAnd", "LogicalOr", "LogicalNot", "Where", "IsNan", "IsInf", "IsFinite", "All", "Any",
+     "Sign", "OneHot", "Multinomial", "LogicalAnd", "LogicalOr", "LogicalNot", "Where", "IsNan", "IsInf", "IsFinite", "All", "Any",
      "PyFunc", "EagerPyFunc", "PyFuncStateless"}  # (Python at the end of a graph draws or measures; in the middle it is refused)
 )  # fmt: skip
 _ARITHMETIC = frozenset(
@@ -80,7 +80,7 @@ class Ends:
             for name in back:
                 if self._serves_training(name):
                     self._updates.add(name)
-                elif name not in dropped:
+                elif name not in dropped and not ops.makes_text(self.live.graph.nodes[name]):
                     self.stepped_back += self._named(name)
             inside.difference_update(back)
 
@@ -126,7 +126,7 @@ class Ends:
         """Whether an end is a decision, or the beginning of a loss or metric."""
         node = self.live.graph.nodes[name]
         behind = [r for r in self.live.inputs(node) if r.node in inside]
-        if node.op in ops.SHAPES_ONLY or node.op == "Assert":
+        if node.op in ops.SHAPES_ONLY or node.op == "Assert" or ops.makes_text(node):
             return True
         if not behind or name in self.flow.weighted:
             return False

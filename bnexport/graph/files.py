@@ -1,6 +1,7 @@
 """Graphs read from .meta, saved_model.pb, frozen .pb and .pbtxt files."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +89,15 @@ def _parse(path: Path, *, saved_model: bool) -> Any:
         raise GraphError(f"{path}: {what}") from cause
     if not graphs:
         raise GraphError(f"{path}: the SavedModel holds no graph")
-    serving = [g for g in graphs if _SERVE in g.meta_info_def.tags]
-    if not serving:
+    serving = serving_graph(graphs)
+    if serving is None:
         tags = ", ".join("+".join(g.meta_info_def.tags) or "(none)" for g in graphs)
-        raise GraphError(f"{path}: the SavedModel has no graph tagged 'serve'; its graphs are tagged {tags}")
-    return serving[0]
+        raise GraphError(f"{path}: the SavedModel has no graph tagged '{_SERVE}', and several others: its graphs are tagged {tags}")
+    return serving
+
+
+def serving_graph(graphs: Sequence[Any]) -> Any:
+    """The graph of a SavedModel that TensorFlow serves: the one tagged so alone, or so among others, or the only one; None where there is none."""
+    tagged = [graph for graph in graphs if _SERVE in graph.meta_info_def.tags]
+    alone = [graph for graph in tagged if len(graph.meta_info_def.tags) == 1]
+    return next(iter(alone or tagged or (graphs if len(graphs) == 1 else ())), None)

@@ -95,6 +95,12 @@ class Graph:
         except KeyError:
             raise GraphError(f"{self.source}: the graph has no node {name!r}") from None
 
+    def signature(self, name: str | None = None) -> Any:
+        """The signature of this name; by default the one that is called serving_default, or the only one that there is. None where there is none."""
+        if name is None and len(self.signatures) == 1:
+            return next(iter(self.signatures.values()))
+        return self.signatures.get(name or "serving_default")
+
     def consumers(self) -> dict[str, list[Node]]:
         """For each node's name, the nodes that take data from it."""
         users: dict[str, list[Node]] = {}

@@ -10,7 +10,7 @@ from bnexport.checkpoint.tensor_protos import dtype_name
 from bnexport.errors import GraphError, UsageError
 from bnexport.graph import ops
 from bnexport.graph.dropout import Dropout, remove_dropout
-from bnexport.graph.endpoints import Endpoints, find_endpoints, named_endpoints, sources_of, split_name
+from bnexport.graph.endpoints import Endpoints, by_name, find_endpoints, named_endpoints, sources_of, split_name
 from bnexport.graph.files import read_graph
 from bnexport.graph.functions import inline_functions
 from bnexport.graph.graphdef import Graph, Ref, parse_ref, topological
@@ -109,7 +109,7 @@ def _write_out_loops(live: Live, options: Options) -> None:
     live.cut(named.values())
     remove_dropout(live)  # what a size is computed from may have gone through one
     wanted = [find_named(graph, tensor) for _, tensor in map(split_name, options.outputs)]
-    signature = graph.signatures.get(options.signature or "serving_default")
+    signature = graph.signature(options.signature)
     if signature is not None and not options.inputs and not options.outputs:
         named = {key: parse_ref(info.name) for key, info in signature.inputs.items()}
         wanted = [parse_ref(info.name) for info in signature.outputs.values()]
@@ -133,6 +133,8 @@ def record(inference: Inference, options: Options) -> dict[str, Any]:
         "alternatives": inference.ends.alternatives,
         "warnings": untouched_statistics(live, inference.lowered.layers),
     }
+    if inference.ends.ignored:
+        entries["ignored"] = inference.ends.ignored
     batch_nodes = batch_statistics(live, [r.node for r in inference.outputs.values()])
     if batch_nodes:
         entries["uses_batch"] = batch_nodes
@@ -164,18 +166,23 @@ def _endpoints(live: Live, options: Options) -> Endpoints:
         raise UsageError(f"{graph.source}: there is no signature {options.signature!r}; there are {', '.join(graph.signatures) or 'none'}")
     if options.inputs or options.outputs:
         return named_endpoints(live, list(options.inputs), list(options.outputs))
-    signature = graph.signatures.get(options.signature or "serving_default")
+    signature = graph.signature(options.signature)
     return find_endpoints(live) if signature is None else _signature_endpoints(live, signature)
 
 
 def _signature_endpoints(live: Live, signature: Any) -> Endpoints:
-    """The endpoints that a SavedModel's signature names; outputs that are text are left out."""
+    """The endpoints that a SavedModel's signature names; outputs that are text or constants are left out, unless all are."""
     inputs = {key: live.resolve(parse_ref(info.name)) for key, info in sorted(signature.inputs.items())}
-    text = [key for key, info in signature.outputs.items() if dtype_name(info.dtype) == "object"]
-    outputs = {key: live.resolve(parse_ref(info.name)) for key, info in sorted(signature.outputs.items()) if key not in text}
-    constant = [key for key, ref in outputs.items() if not live.is_dynamic(ref)]
-    if constant:
-        raise GraphError(f"{live.graph.source}: the output {constant[0]!r} of the signature is a constant")
-    needed = sources_of(live, outputs.values())
+    outputs = {key: live.resolve(parse_ref(info.name)) for key, info in sorted(signature.outputs.items())}
+    text = {key for key in outputs if dtype_name(signature.outputs[key].dtype) == "object"}
+    constant = {key for key, ref in outputs.items() if key not in text and not live.is_dynamic(ref)}
+    kept = {key: ref for key, ref in outputs.items() if key not in text | constant}
+    ignored = [f"the output {key} ({'text' if key in text else 'a constant'})" for key in outputs if key not in kept]
+    if not kept:
+        found = find_endpoints(live)
+        kept, alternatives = found.outputs, found.alternatives
+    else:
+        alternatives = []
+    needed = sources_of(live, kept.values())
     used = {key: ref for key, ref in inputs.items() if ref in needed}
-    return Endpoints({**used, **{str(r): r for r in needed if r not in used.values()}}, outputs, [f"{key} (text)" for key in text])
+    return Endpoints({**used, **by_name(live, [r for r in needed if r not in used.values()], signature.inputs)}, kept, alternatives, ignored)

@@ -88,13 +88,18 @@ def _advice(op: str, why: str) -> str:
         )
     if op in ops.LOOPS or op.startswith(("TensorArray", "TensorList")):
         what = "a loop, as tf.while_loop and dynamic_rnn make" + (f": {why}" if why else "")
-        return f" ({what}; rebuild the network with a static number of steps, or name outputs before it with --output)"
+        return (
+            f" ({what}; rebuild the network with a static number of steps, name outputs before it with --output, or, where it prepares the data, "
+            "what it makes with --input)"
+        )
     if ops.is_assignment(op):
         return " (the value is written to a variable while it is computed: name the tensor before it with --output)"
     if op in ("PyFunc", "EagerPyFunc", "PyFuncStateless"):
         return " (Python code that is not part of the checkpoint: name the tensors after it with --input)"
     if op.startswith(("String", "Lookup", "HashTable", "Decode", "Parse", "RegexReplace", "AsString")) or "Hash" in op:
         return " (text or files: name the first numeric tensors after it with --input)"
+    if op.startswith("Sparse") or op in ("Unique", "UniqueV2", "RaggedTensorToTensor"):
+        return " (sparse features, whose sizes depend on the data: name the first dense tensors after it with --input)"
     return ""
 
 

@@ -32,6 +32,8 @@ _RANDOM_PREFIXES = ("Random", "StatelessRandom", "StatelessTruncatedNormal", "St
 _ASSIGN_PREFIXES = ("Assign", "ScatterUpdate", "ScatterAdd", "ScatterSub", "ResourceScatter", "Apply", "ResourceApply", "SparseApply",
                     "ResourceSparseApply")  # fmt: skip
 
+_TEXT = frozenset({"AsString", "StringJoin", "StringFormat", "ReduceJoin", "EncodeBase64"})
+_LOOKUPS = frozenset({"LookupTableFind", "LookupTableFindV2"})
 _GRADIENTS = ("Grad", "GradV2", "GradV3", "BroadcastGradientArgs", "OptionalFromValue", "OptionalNone")
 
 
@@ -53,6 +55,11 @@ def is_source(node: Node) -> bool:
 def is_summary(op: str) -> bool:
     """Whether an operator only reports: summaries, prints that pass nothing on, assertions, histograms."""
     return "Summary" in op or op in {"PrintV2", "Assert", "HistogramFixedWidth", "Timestamp"} or op.startswith("Debug")
+
+
+def makes_text(node: Node) -> bool:
+    """Whether a node's result is text: labels looked up by their numbers, numbers written out."""
+    return node.op in _TEXT or (node.op in _LOOKUPS and node.attrs.get("Tout") == "object")
 
 
 def in_training_mode(node: Node) -> bool:

@@ -13,6 +13,7 @@ import numpy as np
 
 from bnexport.errors import BnexportError, GraphError, UnsupportedOps, UsageError
 from bnexport.graph import ops
+from bnexport.graph.features import dense_feature
 from bnexport.graph.graphdef import Node, Ref, topological
 from bnexport.graph.live import Live
 from bnexport.kernels import OPS
@@ -83,7 +84,7 @@ def follow(live: Live, inputs: Mapping[str, Ref], outputs: Sequence[Ref], order:
         GraphError: shapes that do not fit, or a size that has to be known and is not.
     """
     given = {name.removesuffix(":0"): shape for name, shape in given.items()}
-    declared = {ref: tuple(given[name]) if name in given else declared_shape(live, ref) for name, ref in inputs.items()}
+    declared = {ref: tuple(given[name]) if name in given else declared_shape(live, ref, name) for name, ref in inputs.items()}
     unknown = [name for name in given if name not in inputs]
     if unknown:
         raise UsageError(f"{live.graph.source}: a shape was given for {unknown[0]!r}, which is no input; the inputs are {', '.join(inputs)}")
@@ -304,12 +305,14 @@ def input_dtype(live: Live, ref: Ref) -> str:
         UnsupportedOps: the input is text or no tensor.
     """
     node = live.graph.nodes[ref.node]
-    listed = node.attrs.get("component_types") or node.attrs.get("output_types") or node.attrs.get("Tdense")
-    name = (
-        str(listed[ref.output])
-        if listed and ref.output < len(listed)
-        else str(node.attrs.get("dtype", node.attrs.get("out_type", node.attrs.get("DstT", node.attrs.get("T", "float32")))))
-    )
+    feature = dense_feature(live.graph, ref)
+    listed = node.attrs.get("component_types") or node.attrs.get("output_types")
+    if feature is not None:
+        name = feature.dtype
+    elif listed and ref.output < len(listed):
+        name = str(listed[ref.output])
+    else:
+        name = str(node.attrs.get("dtype", node.attrs.get("out_type", node.attrs.get("DstT", node.attrs.get("T", "float32")))))
     if name in ("object", "resource", "variant"):
         raise UnsupportedOps(
             f"{live.graph.source}: the input {str(ref)!r} takes {'text' if name == 'object' else name}, which bnexport does not evaluate; "
@@ -333,18 +336,24 @@ def _first_numeric(live: Live, ref: Ref) -> str:
     return "none was found"
 
 
-def declared_shape(live: Live, ref: Ref) -> tuple[int | None, ...]:
+def declared_shape(live: Live, ref: Ref, name: str | None = None) -> tuple[int | None, ...]:
     """The shape of an input as the graph declares it, or as the first node that takes it needs.
 
     A placeholder of shape `[]` in graphs of before 1.2 means an unknown rank; `_output_shapes` tells.
+
+    Args:
+        name: what users call the input.
 
     Raises:
         GraphError: nothing tells.
     """
     node = live.graph.nodes[ref.node]
-    shapes = node.attrs.get("_output_shapes") or node.attrs.get("output_shapes") or node.attrs.get("dense_shapes")
+    shapes = node.attrs.get("_output_shapes") or node.attrs.get("output_shapes")
     if shapes and ref.output < len(shapes) and shapes[ref.output] is not None:
         return tuple(shapes[ref.output])
+    feature = dense_feature(live.graph, ref)
+    if feature is not None and feature.shape is not None:
+        return feature.shape
     shape = node.attrs.get("shape") if node.op in ops.PLACEHOLDERS or node.op == "PlaceholderWithDefault" else None
     if shape:
         return tuple(shape)
@@ -361,4 +370,5 @@ def declared_shape(live: Live, ref: Ref) -> tuple[int | None, ...]:
                 return (None, int(np.prod(target[1:])))
     if shape is not None and node.attrs.get("_output_shapes") is None and not shape:
         return ()
-    raise GraphError(f"{live.graph.source}: the graph does not say what shape the input {str(ref)!r} has; give it with --shape {ref}=?,SIZE,…")
+    name = name or str(ref)
+    raise GraphError(f"{live.graph.source}: the graph does not say what shape the input {name!r} has; give it with --shape {name}=?,SIZE,…")

@@ -54,7 +54,7 @@ class Variables:
     def _found(self, node: Node) -> Saved | None:
         """By the saver, by the variable's own name, or by the name that an object-based checkpoint keeps beside its keys.
 
-        TensorFlow 2 may restore copies of variables that no function reads, and bind the functions' own through the objects (Keras 3 in a SavedModel).
+        TensorFlow 2 may restore copies that no function reads, and bind the functions' variables through the objects (Keras 3 in a SavedModel).
         """
         shared = node.attrs.get("shared_name") or node.name
         keys = (key for name in (node.name, shared) for key in (name, self._named.get(name)) if key in self.checkpoint)
