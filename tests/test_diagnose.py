@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from diagnose_oracle import DATA, dense, norm, on_input, relu, rows, softmax
+from live_graph import Net
 
 from bnexport import cli
 from bnexport.conversion import convert
@@ -136,6 +137,25 @@ def test_an_array_finds_its_tensor(tmp_path, name, tensor, key):
     result = asked(tmp_path, **{name: dense("seed")[key]})
     assert result.agrees
     assert [c.reading.tensor for c in result.compared] == [tensor]
+
+
+def test_a_layer_inside_a_scope_is_known_by_its_own_name(tf, live, tmp_path):
+    """And so is what stands behind its bias. An array without a name of the network is compared with truth values of its shape, too."""
+
+    def build():
+        x = tf.placeholder(tf.float32, [None, 5], "x")
+        hidden = [tf.matmul(x, tf.get_variable(f"net/fc{i}/kernel", [5, 4]), name=f"net/fc{i}") + tf.get_variable(f"net/b{i}", [4]) for i in range(2)]
+        passed = tf.cast(hidden[0] > 0.1, tf.float32)
+        return Net({x: np.random.default_rng(3).normal(size=(6, 5))}, [tf.add(hidden[0] * passed, hidden[1], name="out"), *hidden])
+
+    model = live(build)
+    first, second, third = model.expected.values()
+    (x,) = model.inputs.values()
+    np.save(tmp_path / "x.npy", x.astype(np.float32))
+    options = Options(outputs=("out",))
+    result = diagnose(model.prefix, tmp_path / "x.npy", saved(tmp_path, fc0=second, fc1=third, whatever=first), options)
+    assert result.agrees
+    assert sorted(compared.match.given.name for compared in result.compared) == ["fc0", "fc1", "whatever"]
 
 
 def test_names_of_dots_are_read_as_paths(tmp_path):

@@ -53,7 +53,8 @@ class Difference:
 
 
 def rounding(exact: NDArray, single: NDArray) -> float:
-    """What another float32 evaluation of a tensor may differ from the exact one by."""
+    """What another float32 evaluation of a tensor may differ from the exact one by; nothing for truth values that are the same in both."""
+    exact, single = exact.astype(np.float64, copy=False), single.astype(np.float64, copy=False)
     finite = np.isfinite(exact) & np.isfinite(single)
     if not finite.any():
         return 0.0

@@ -131,7 +131,9 @@ def _meant(network: Network, plain: dict[str, str], layers: dict[str, str], key:
         yield from behind_layer(network, layers[key])
     yield from (norm.after for norm in network.norms if key == _plain(norm.name) or key in map(_plain, norm.variables.values()))
     yield from (tensor for name, tensor in reversed(plain.items()) if name.startswith(f"{key}/"))
-    yield from (tensor for name, tensor in plain.items() if name.endswith(f"/{key}"))
+    for name, tensor in plain.items():
+        if name.endswith(f"/{key}"):
+            yield from behind_layer(network, tensor) if name in layers else (tensor,)
     for definition in network.layers("ScaleShift", *LINEAR):
         if any(_plain(str(value)) == key for part in definition.provenance.get("parts", ()) for value in part.values()):
             yield definition.name
