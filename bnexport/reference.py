@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bnexport.checkpoint import Checkpoint, Location
-from bnexport.checkpoint.paths import GRAPH_SUFFIX, TEXT_SUFFIX
+from bnexport.checkpoint.paths import GRAPH_SUFFIX
 from bnexport.errors import BnexportError
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 NDArray = np.ndarray[Any, Any]
 
 _COLLECTIONS = ("variables", "trainable_variables", "local_variables")
+_HANDLES = frozenset({"VarHandleOp", "VariableV2", "Variable"})
 _GONE = re.compile(r"Tensor (\S+), specified in either feed_devices or fetch_devices was not found")
 
 
@@ -280,6 +281,7 @@ class Session:
         with graph.as_default():
             saver = v1.train.import_meta_graph(self._meta, clear_devices=True)
             session = v1.Session(graph=graph)
+            self._has_saver = saver is not None
             if saver is not None:
                 saver.restore(session, str(location.prefix))
         return session
@@ -290,6 +292,8 @@ class Session:
         """Flags, averages and statistics, as the record says."""
         for entry in self._record.get("set", ()):
             self._give(entry["node"], np.asarray(entry["value"]))
+        from bnexport.graph import ops
+
         variables = self._inference.live.variables
         for entry in self._record.get("statistics", ()):
             name, output = _parsed(entry["in_place_of"])
@@ -297,11 +301,10 @@ class Session:
             if tensor is not None and not tensor.op.type.startswith("FusedBatchNorm"):
                 value = variables.value(self._inference.live.graph.nodes[entry["variable"]])
                 self._feeds[tensor] = value.reshape(tensor.shape.as_list()) if tensor.shape.is_fully_defined() else value
-        if (self._record.get("averages") or {}).get("taken"):
-            from bnexport.graph import ops
-
-            nodes = (self._inference.live.graph.nodes[name] for name in self._inference.order)
-            for node in (node for node in nodes if node.op in ops.VARIABLES):
+        averaged = bool((self._record.get("averages") or {}).get("taken"))
+        nodes = (self._inference.live.graph.nodes[name] for name in self._inference.order)
+        for node in (node for node in nodes if node.op in ops.VARIABLES):
+            if averaged or not self._has_saver or not variables.restored(node):
                 self._give(node.name, variables.value(node))
 
     def _give(self, name: str, value: NDArray) -> None:
@@ -316,8 +319,19 @@ class Session:
         tensor = self._tensor([f"{name}:0"])
         if tensor is None:
             raise ValueError(f"{name}, which was given a value, is inside a function")
+        if tensor.op.type in _HANDLES:
+            self._assign(tensor, value)
+            return
         shape = _sizes(tensor) if value.size == 1 else value.shape  # one value may stand for all
         self._feeds[tensor] = np.broadcast_to(value.astype(tensor.dtype.as_numpy_dtype), shape)
+
+    def _assign(self, handle: Any, value: NDArray) -> None:
+        """Gives a value to a variable that no collection of the graph lists."""
+        value = value.astype(handle.op.get_attr("dtype").as_numpy_dtype)
+        with self._session.graph.as_default():
+            resource = handle.dtype == self._tf.resource
+            assigned = self._tf.raw_ops.AssignVariableOp(resource=handle, value=value) if resource else self._tf.compat.v1.assign(handle, value)
+        self._session.run(assigned)
 
     def _settle_dropout(self, fed: dict[Any, NDArray]) -> None:
         """Feeds keep probabilities 1 and rates 0. The other way round dropout drops everything, which is how the two are told apart."""
@@ -397,20 +411,14 @@ def _meta_graph(tf: Any, location: Location) -> Any:
 
 def _of_file(tf: Any, path: Path) -> Any:
     """The MetaGraphDef of a .meta file, or of another that `--graph` named. That may not say how variables are restored: as savers by default do."""
-    from google.protobuf import text_format
+    from bnexport.graph.files import parse
 
     v1 = tf.compat.v1
     meta = v1.MetaGraphDef()
     if path.suffix.lower() == GRAPH_SUFFIX:
         meta.graph_def.ParseFromString(path.read_bytes())
-    elif path.suffix.lower() == TEXT_SUFFIX:
-        text = path.read_text(encoding="utf-8")
-        try:
-            text_format.Parse(text, meta.graph_def)
-        except text_format.ParseError:
-            meta = text_format.Parse(text, v1.MetaGraphDef())
     else:
-        meta.ParseFromString(path.read_bytes())
+        parse(path, meta)
     if not meta.HasField("saver_def") and {"save/Const", "save/control_dependency", "save/restore_all"} <= {n.name for n in meta.graph_def.node}:
         meta.saver_def.filename_tensor_name, meta.saver_def.restore_op_name = "save/Const:0", "save/restore_all"
         meta.saver_def.save_tensor_name, meta.saver_def.version = "save/control_dependency:0", v1.train.SaverDef.V2

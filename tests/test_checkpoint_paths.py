@@ -189,12 +189,38 @@ def test_nothing_there(tmp_path):
         (b"\x89HDF\r\n\x1a\n", "is an HDF5 file, as Keras writes them: save the model again as a checkpoint"),
         (b"PK\x03\x04", "is a zip archive .*: if a checkpoint or SavedModel is in it, unpack it and give that"),
         (b"\x1f\x8b\x08", "is compressed by gzip: if a checkpoint"),
+        (b"BZh91AY&SY", "is compressed by bzip2: if a checkpoint"),
+        (b"\xfd7zXZ\x00", "is compressed by xz: if a checkpoint"),
+        (b"7z\xbc\xaf\x27\x1c", "is a 7z archive: if a checkpoint"),
+        (b"Rar!\x1a\x07\x00", "is a rar archive: if a checkpoint"),
+        (b"export/".ljust(257, b"\0") + b"ustar", "is a tar archive: if a checkpoint"),
+        (b"\x93NUMPY", "is an array of NumPy, and no checkpoint"),
         (b"\x1c\0\0\0TFL3", "is a TensorFlow Lite model, which has no checkpoint in it"),
     ],
 )
 def test_another_kind_of_file(tmp_path, head, message):
     (tmp_path / "model.x").write_bytes(head + bytes(100))
     assert refused(tmp_path / "model.x", CorruptCheckpoint, message)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("model.onnx", r"model\.onnx is an ONNX model, which has no checkpoint in it"),
+        ("events.out.tfevents.1500000000.host", "is a log for TensorBoard, which holds no weights"),
+    ],
+)
+def test_another_kind_of_file_by_its_name(tmp_path, name, message):
+    (tmp_path / name).write_bytes(b"\x0a\x10" + bytes(100))
+    assert refused(tmp_path / name, CorruptCheckpoint, message)
+    assert refused(tmp_path, CheckpointNotFound, f"holds no checkpoint: .*{message}")
+
+
+def test_a_folder_of_another_kind_of_model(tmp_path):
+    np.savez(tmp_path / "data.npz", x=VALUE)
+    assert refused(tmp_path, CheckpointNotFound, "holds no checkpoint: give a folder")
+    (tmp_path / "model.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
+    assert refused(tmp_path, CheckpointNotFound, r"holds no checkpoint: .*model\.h5 is an HDF5 file, as Keras writes them")
 
 
 def test_a_pointer_is_told_from_damage_where_the_values_are_as_short(tmp_path):

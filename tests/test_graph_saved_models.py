@@ -1,4 +1,4 @@
-"""SavedModels as TensorFlow 1 and 2 write them: signatures, variables that are found through objects, features."""
+"""How graphs are stored: SavedModels of TensorFlow 1 and 2 with their signatures, tags and features; graphs as text."""
 
 from pathlib import Path
 
@@ -8,9 +8,10 @@ from live_graph import Net
 
 from bnexport.checkpoint import open_checkpoint
 from bnexport.conversion import convert
-from bnexport.errors import GraphError
+from bnexport.errors import AmbiguousNetwork, GraphError
 from bnexport.options import Options
 from bnexport.runner import load
+from bnexport.verification import verify
 
 X = np.random.default_rng(3).normal(size=(5, 4)).astype(np.float32)
 
@@ -41,6 +42,7 @@ class TestVariables:
             variable.assign(rng.uniform(0.3, 2.0, variable.shape))
         tensorflow.saved_model.save(model, str(tmp_path / "export"))
         assert [close(value, np.asarray(model(X, training=False))) for value in predicted(tmp_path / "export", tmp_path).values()] == [True]
+        assert verify(tmp_path / "export", tmp_path / "out.npz").tensorflow is not None
 
     def test_a_name_in_the_program_is_not_taken_for_a_path(self, tf, tmp_path):
         """Two variables have each other's attribute for a name."""
@@ -218,6 +220,74 @@ class TestFeatures:
             return Net({found: X}, [scores])
 
         live(build).matches(inputs=["found"])
+
+
+class TestGraphFiles:
+    def network(self, tf, folder, save):
+        """What TensorFlow gives for X; `save` writes the files."""
+        with tf.Graph().as_default() as graph, tf.Session() as session:
+            graph.seed = 7
+            x = tf.placeholder(tf.float32, [None, 4], "x")
+            scores = tf.tanh(dense(tf, x, 3, "scores"), name="out")
+            session.run(tf.global_variables_initializer())
+            save(session, str(folder / "model"))
+            return session.run(scores, {x: X})
+
+    def test_as_text(self, tf, tmp_path):
+        def save(session, prefix):
+            saver = tf.train.Saver()
+            saver.save(session, prefix, write_meta_graph=False)
+            saver.export_meta_graph(f"{prefix}.meta", as_text=True)
+
+        expected = self.network(tf, tmp_path, save)
+        assert close(predicted(tmp_path, tmp_path)["out"], expected)
+        assert verify(tmp_path, tmp_path / "out.npz").tensorflow is not None
+        (tmp_path / "model.meta").write_text((tmp_path / "model.meta").read_text()[:900])
+        with pytest.raises(GraphError, match=r"model\.meta: it is no graph in protobuf's text format"):
+            convert(tmp_path, tmp_path / "out.npz", Options())
+
+    @pytest.mark.parametrize("saver", [True, False])
+    def test_without_what_belongs_to_the_saver(self, tf, tmp_path, saver):
+        """graph.pbtxt is written when training begins, before or after there is a saver in the graph; TensorFlow is given the values then."""
+
+        def save(session, prefix):
+            if not saver:
+                tf.train.write_graph(session.graph, str(tmp_path), "graph.pbtxt")
+            tf.train.Saver().save(session, prefix, global_step=3, write_meta_graph=False)
+            if saver:
+                tf.train.write_graph(session.graph, str(tmp_path), "graph.pbtxt")
+
+        expected = self.network(tf, tmp_path, save)
+        assert close(predicted(tmp_path, tmp_path, graph=tmp_path / "graph.pbtxt")["out"], expected)
+        assert verify(tmp_path, tmp_path / "out.npz").tensorflow is not None
+
+    @pytest.mark.parametrize("name", ["model.meta", "saved_model.pb"])
+    def test_a_frozen_graph_under_another_name(self, tf, tmp_path, name):
+        def save(session, prefix):
+            tf.train.Saver().save(session, prefix, write_meta_graph=False)
+            frozen = tf.graph_util.convert_variables_to_constants(session, session.graph_def, ["out"])
+            (tmp_path / name).write_bytes(frozen.SerializeToString())
+
+        self.network(tf, tmp_path, save)
+        if name == "saved_model.pb":
+            (tmp_path / "variables").mkdir()
+            for file in tmp_path.glob("model.*"):
+                file.rename(tmp_path / "variables" / file.name.replace("model", "variables"))
+        with pytest.raises(GraphError, match=rf"{name}: it is a GraphDef by itself, as frozen graphs are: call it \w+\.pb, and give that"):
+            convert(tmp_path, tmp_path / "out.npz", Options())
+
+    def test_functions_without_signatures(self, tf, tmp_path):
+        import tensorflow
+
+        module = tensorflow.Module()
+        module.w = tensorflow.Variable(np.ones((4, 3), np.float32))
+        module.run = tensorflow.function(lambda x: x @ module.w)
+        module.run(tensorflow.constant(X))
+        tensorflow.saved_model.save(module, str(tmp_path / "export"))
+        with pytest.raises(
+            AmbiguousNetwork, match=r"saved without signatures, .* save it again with tf\.saved_model\.save\(model, folder, signatures="
+        ):
+            convert(tmp_path / "export", tmp_path / "out.npz", Options())
 
 
 def strip_shapes(tf, export):

@@ -12,12 +12,24 @@ Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
 _CRC_MASK = 0xA282EAD8
 
+_UNPACK = "if a checkpoint or SavedModel is in it, unpack it and give that"
 _OTHER_KINDS = {
-    b"PK\x03\x04": "a zip archive (as .npz, .keras and .pth files are too): if a checkpoint or SavedModel is in it, unpack it and give that",
-    b"\x1f\x8b\x08": "compressed by gzip: if a checkpoint or SavedModel is in it, unpack it and give that",
+    b"PK\x03\x04": f"a zip archive (as .npz, .keras and .pth files are too): {_UNPACK}",
+    b"\x1f\x8b\x08": f"compressed by gzip: {_UNPACK}",
+    b"BZh": f"compressed by bzip2: {_UNPACK}",
+    b"\xfd7zXZ\x00": f"compressed by xz: {_UNPACK}",
+    b"7z\xbc\xaf\x27\x1c": f"a 7z archive: {_UNPACK}",
+    b"Rar!\x1a\x07": f"a rar archive: {_UNPACK}",
     b"\x89HDF\r\n\x1a\n": "an HDF5 file, as Keras writes them: save the model again as a checkpoint (tf.train.Saver) or as a SavedModel",
+    b"\x93NUMPY": "an array of NumPy, and no checkpoint: give the checkpoint that it was taken from",
 }
 """How files begin that people take for checkpoints, and what to do."""
+
+_OTHER_NAMES = {
+    ".onnx": "an ONNX model, which has no checkpoint in it: convert the checkpoint that it was made from",
+    ".tfevents.": "a log for TensorBoard, which holds no weights: give the checkpoint",
+}
+"""Parts of the names of files that begin as others may."""
 
 
 def crc32c(data: "bytes | Bytes", crc: int = 0) -> int:
@@ -119,11 +131,8 @@ def impostor(path: Path) -> str | None:
         return None
     if not size:
         return f"{path} is empty: the save was interrupted, or the file was not copied; copy it again"
-    for magic, what in _OTHER_KINDS.items():
-        if head.startswith(magic):
-            return f"{path} is {what}"
-    if head[4:8] == b"TFL3":
-        return f"{path} is a TensorFlow Lite model, which has no checkpoint in it: convert the checkpoint that it was made from"
+    if (kind := _kind(head)) is not None:
+        return f"{path} is {kind}"
     if head.startswith(b"version https://git-lfs"):
         return f"{path} is a pointer that Git LFS left in place of the file: run `git lfs pull` in the repository that it came from"
     if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
@@ -132,6 +141,25 @@ def impostor(path: Path) -> str | None:
         target = head.decode().strip()
         return f"{path} is a symbolic link that was stored as text, and says only {target!r}: get that file and give its name instead"
     return None
+
+
+def other_kind(path: Path) -> str | None:
+    """What a file is that holds a model or an archive of another kind than a checkpoint, with what to do; None for any other file."""
+    try:
+        with path.open("rb") as file:
+            kind = _kind(file.read(1024))
+    except OSError:
+        return None
+    kind = kind or next((what for part, what in _OTHER_NAMES.items() if part in path.name.lower()), None)
+    return None if kind is None else f"{path} is {kind}"
+
+
+def _kind(head: bytes) -> str | None:
+    if head[4:8] == b"TFL3":
+        return "a TensorFlow Lite model, which has no checkpoint in it: convert the checkpoint that it was made from"
+    if head[257:262] == b"ustar":
+        return f"a tar archive: {_UNPACK}"
+    return next((what for magic, what in _OTHER_KINDS.items() if head.startswith(magic)), None)
 
 
 def _looks_like_path(text: bytes) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
-from bnexport.checkpoint.files import impostor
+from bnexport.checkpoint.files import impostor, other_kind
 from bnexport.checkpoint.table import MAGIC
 from bnexport.errors import CheckpointError, CheckpointNotFound, CorruptCheckpoint
 
@@ -21,6 +21,7 @@ GRAPH_SUFFIX, TEXT_SUFFIX = ".pb", ".pbtxt"
 
 _SIBLING = re.compile(r"(?P<prefix>.+)(?:\.index|\.meta|\.data-(?:\d{5}|\?{5})-of-\d{5})")
 _SHARD = re.compile(r"(?P<prefix>.+)-(?:\d{5}|\?{5})-of-\d{5}")
+_DATA = frozenset({".npy", ".npz"})  # what a network was tried with, say
 _STEP = re.compile(r"-\d+$")
 _LISTED = 10
 
@@ -98,6 +99,7 @@ def _find(path: Path) -> Location:
     if _is_file(path) and not match:
         raise CorruptCheckpoint(
             impostor(path)
+            or other_kind(path)
             or f"{path} is neither a checkpoint nor one of its files: give a prefix, its .index or .meta file, or the folder; or a frozen graph (.pb)"
         )
     raise _nothing_at(path)
@@ -319,6 +321,10 @@ def _nothing_at(path: Path) -> CheckpointNotFound:
         if data:
             return _index_missing(data[0])
         inside = [*sorted(file for file in _files(path) if file.suffix.lower() == GRAPH_SUFFIX), *_folders_with_one(path)]
+        kinds = (other_kind(file) for file in sorted(_files(path)) if file.suffix not in _DATA)
+        other = None if inside else next(filter(None, kinds), None)
+        if other is not None:
+            return CheckpointNotFound(f"{path} holds no checkpoint: {other}")
         hint = f"give {_listed(inside)}" if inside else f"give a folder with a .index file or a {SAVED_MODEL}, or the checkpoint's prefix"
         return CheckpointNotFound(f"{path} holds no checkpoint: {hint}")
     match = _SIBLING.fullmatch(path.name) or _SHARD.fullmatch(path.name)

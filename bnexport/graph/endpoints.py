@@ -46,6 +46,11 @@ def find_endpoints(live: Live, named: Collection[Ref] = ()) -> Endpoints:
     groups = search.find()
     groups = [group for group in groups if not set(named).isdisjoint(sources_of(live, group))] or groups
     _refuse_undecided(live, {ref for refs in groups for ref in refs})
+    if not groups and live.graph.functions and not live.graph.signatures and all(_is_text(live, ref) for ref in search.flow.sources):
+        raise AmbiguousNetwork(
+            f"{live.graph.source}: it was saved without signatures, so that nothing says which function is the network and what it is given; save it "
+            "again with tf.saved_model.save(model, folder, signatures=model.__call__.get_concrete_function(tf.TensorSpec([None, …], tf.float32)))"
+        )
     if not groups:
         ends = search.ends.find()
         candidates = f". The graph's ends are {_listing(ends)}" if ends else ""
@@ -60,6 +65,10 @@ def find_endpoints(live: Live, named: Collection[Ref] = ()) -> Endpoints:
     outputs = {str(_authors_name(live, ref)): ref for ref in groups[0]}
     inputs = by_name(live, sources_of(live, outputs.values()))
     return Endpoints(inputs, outputs, [str(r) for r in search.ends.stepped_back if r not in groups[0]])
+
+
+def _is_text(live: Live, source: Ref) -> bool:
+    return bool(live.graph.nodes[source.node].attrs.get("dtype") == "object")
 
 
 def _unsaved_weights(live: Live) -> str:

@@ -51,6 +51,10 @@ class Variables:
         """Whether the checkpoint has a value for the variable."""
         return self._found(node) is not None
 
+    def restored(self, node: Node) -> bool:
+        """Whether a saver of the graph gives the variable its value."""
+        return node.name in self._saved
+
     def _found(self, node: Node) -> Saved | None:
         """By the saver, by the variable's own name, or by the name that an object-based checkpoint keeps beside its keys.
 
