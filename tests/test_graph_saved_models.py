@@ -8,7 +8,7 @@ from live_graph import Net
 
 from bnexport.checkpoint import open_checkpoint
 from bnexport.conversion import convert
-from bnexport.errors import AmbiguousNetwork, GraphError
+from bnexport.errors import AmbiguousNetwork, GraphError, UnsupportedOps
 from bnexport.options import Options
 from bnexport.runner import load
 from bnexport.verification import verify
@@ -141,6 +141,23 @@ class TestSignatures:
             convert(tmp_path / "export", tmp_path / "out.npz", Options())
         assert close(predicted(tmp_path / "export", tmp_path, X[:, :3], shapes={"rows": (None, 3)})["scores"], expected)
 
+    @pytest.mark.parametrize("named", [None, "feature"])
+    def test_of_tensorflow_hub(self, tf, tmp_path, named):
+        """Whose modules have a graph without tags, whose signature is called default, beside one for training."""
+
+        def build(tag):
+            x = tf.placeholder(tf.float32, [None, 4], "x")
+            feature = tf.nn.relu(dense(tf, x, 5, "hidden"))
+            scores = dense(tf, feature, 3, "scores") * (2.0 if tag else 1.0)
+            return {"default": ({"x": x}, {"out": scores}), "feature": ({"x": x}, {"out": feature})}, {x: X}, [scores, feature]
+
+        exported(tf, tmp_path / "export", build, (("train",), ()))
+        with tf.Graph().as_default(), tf.Session() as session:
+            tf.saved_model.load(session, [], str(tmp_path / "export"))
+            graph = session.graph
+            expected = session.run(graph.get_tensor_by_name("Relu:0" if named else "mul:0"), {graph.get_tensor_by_name("x:0"): X})
+        assert close(predicted(tmp_path / "export", tmp_path, signature=named)["out"], expected)
+
 
 class TestTags:
     @pytest.mark.parametrize("tags", [(("serve",), ("train",)), (("serve",), ("serve", "tpu")), (("train",),), (("mine",),), (("serve", "gpu"),)])
@@ -220,6 +237,54 @@ class TestFeatures:
             return Net({found: X}, [scores])
 
         live(build).matches(inputs=["found"])
+
+
+class TestPreprocessing:
+    """Keras' layers of numbers. Those of text are refused, as text is."""
+
+    NUMBERS = np.array([[0, 3, 2], [5, 5, 9], [1, 0, 4]])
+
+    @pytest.fixture(params=["keras", "tf_keras"])
+    def keras(self, tf, request):
+        return pytest.importorskip(request.param)
+
+    def gives_the_same(self, keras, tmp_path, x, *layers):
+        import tensorflow
+
+        keras.utils.set_random_seed(3)
+        model = keras.Sequential([keras.layers.Input(x.shape[1:], dtype=x.dtype.name), *layers, keras.layers.Flatten(), keras.layers.Dense(3)])
+        tensorflow.saved_model.save(model, str(tmp_path / "export"))
+        (got,) = predicted(tmp_path / "export", tmp_path, x).values()
+        return close(got, np.asarray(model(x)))
+
+    @pytest.mark.parametrize("mode", ["int", "one_hot", "multi_hot", "count"])
+    def test_buckets(self, keras, tmp_path, mode):
+        layer = keras.layers.Discretization(bin_boundaries=[-1.0, 0.0, 0.5], output_mode=mode)
+        x = np.array([[-1], [0.2], [0.5], [7]], np.float32)
+        if mode == "int":
+            layer = [layer, keras.layers.Embedding(4, 2)]
+        assert self.gives_the_same(keras, tmp_path, x, *(layer if isinstance(layer, list) else [layer]))
+
+    @pytest.mark.parametrize("mode", ["int", "one_hot", "multi_hot", "count"])
+    def test_numbers_looked_up(self, keras, tmp_path, mode):
+        """Some are in no vocabulary."""
+        layer = keras.layers.IntegerLookup(vocabulary=[5, 2, 9], output_mode=mode)
+        layers = [layer, keras.layers.Embedding(4, 2)] if mode == "int" else [layer]
+        assert self.gives_the_same(keras, tmp_path, self.NUMBERS[:, :1] if mode == "one_hot" else self.NUMBERS, *layers)
+
+    @pytest.mark.parametrize("mode", ["multi_hot", "count"])
+    def test_categories(self, keras, tmp_path, mode):
+        assert self.gives_the_same(keras, tmp_path, self.NUMBERS, keras.layers.CategoryEncoding(10, output_mode=mode))
+
+    def test_text(self, tf, tmp_path):
+        keras = pytest.importorskip("tf_keras")
+        with pytest.raises(UnsupportedOps, match=r"LookupTableFindV2: .*\(text or files: name the first numeric tensors after it with --input\)"):
+            import tensorflow
+
+            lookup = keras.layers.StringLookup(vocabulary=["a", "b"], output_mode="one_hot")
+            model = keras.Sequential([keras.layers.Input((1,), dtype="string"), lookup, keras.layers.Dense(3)])
+            tensorflow.saved_model.save(model, str(tmp_path / "export"))
+            convert(tmp_path / "export", tmp_path / "out.npz", Options())
 
 
 class TestGraphFiles:

@@ -185,6 +185,21 @@ def test_updates_segments_and_sequences():
         check("ReverseSequence", {"seq_dim": sequence, "batch_dim": batch}, numbered(shape), np.array([4, 0, 2]), unknown=(0, 1))
 
 
+@compares("DenseBincount")
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "int64"])
+def test_counts(dtype, binary):
+    x = np.array([[0, 3, 3], [1, 7, 4]])
+    nothing, weights = np.array([], dtype), np.array([[1, 2, 5], [3, 4, -6]], dtype)
+    for size in (5, 8, 0):
+        check("DenseBincount", {"binary_output": binary}, x, np.int64(size), nothing)
+        check("DenseBincount", {"binary_output": binary}, x[0].astype(np.int32), np.int32(size), nothing)
+        if not binary:
+            check("DenseBincount", {"binary_output": binary}, x, np.int64(size), weights)
+    with pytest.raises(InputError, match="-1 is negative"):
+        evaluate(OPS["DenseBincount"], {"binary_output": binary}, [x - 1, np.int64(5), nothing])
+
+
 @pytest.mark.parametrize("wrong", [-1, 3])
 def test_indices_out_of_range_are_refused(wrong):
     with pytest.raises(InputError, match=rf"the index {wrong} lies outside of the 3 elements"):

@@ -123,7 +123,11 @@ def _is_graph_alone(path: Path) -> bool:
 
 
 def serving_graph(graphs: Sequence[Any]) -> Any:
-    """The graph of a SavedModel that TensorFlow serves: the one tagged so alone, or so among others, or the only one; None where there is none."""
+    """The graph of a SavedModel that TensorFlow serves; None where nothing tells.
+
+    It is tagged so alone, or among others; or has no tags, as TensorFlow Hub has it; or is the only one.
+    """
     tagged = [graph for graph in graphs if _SERVE in graph.meta_info_def.tags]
     alone = [graph for graph in tagged if len(graph.meta_info_def.tags) == 1]
-    return next(iter(alone or tagged or (graphs if len(graphs) == 1 else ())), None)
+    untagged = [graph for graph in graphs if not graph.meta_info_def.tags]
+    return next(iter(alone or tagged or untagged or (graphs if len(graphs) == 1 else ())), None)

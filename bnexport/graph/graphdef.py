@@ -96,10 +96,13 @@ class Graph:
             raise GraphError(f"{self.source}: the graph has no node {name!r}") from None
 
     def signature(self, name: str | None = None) -> Any:
-        """The signature of this name; by default the one that is called serving_default, or the only one that there is. None where there is none."""
+        """The signature of this name; None where there is none.
+
+        By default it is the only one, or serving_default, or default, as TensorFlow Hub calls it.
+        """
         if name is None and len(self.signatures) == 1:
             return next(iter(self.signatures.values()))
-        return self.signatures.get(name or "serving_default")
+        return next((self.signatures[key] for key in ([name] if name else ("serving_default", "default")) if key in self.signatures), None)
 
     def consumers(self) -> dict[str, list[Node]]:
         """For each node's name, the nodes that take data from it."""

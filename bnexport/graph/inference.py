@@ -15,6 +15,7 @@ from bnexport.graph.files import read_graph
 from bnexport.graph.functions import inline_functions
 from bnexport.graph.graphdef import Graph, Ref, parse_ref, topological
 from bnexport.graph.live import Live
+from bnexport.graph.lookups import write_out_lookups
 from bnexport.graph.lower import Lowered, lower, missing_operators
 from bnexport.graph.names import find_named
 from bnexport.graph.provenance import by_key, untouched_statistics
@@ -71,6 +72,7 @@ def read_inference(location: Location, options: Options) -> Inference:
     checkpoint = Checkpoint(location)
     graph = read_graph(checkpoint)
     inline_functions(graph)
+    write_out_lookups(graph)
     averages = averaged_keys(checkpoint)
     if options.averages and not averages:
         raise UsageError(f"{checkpoint.prefix} holds no averages of weights (keys that end in {_AVERAGE} beside their variable); leave out --ema")

@@ -214,6 +214,33 @@ def unsorted_segment_sum(attrs: Attrs, x: NDArray, segments: NDArray, count: NDA
     return result
 
 
+def _counts(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
+    x, size, weights = operands
+    if len(x.shape) not in (1, 2) or weights.shape not in (x.shape, (0,)):
+        raise shapes_differ("DenseBincount", x.shape, weights.shape)
+    return [Abstract((*x.shape[:-1], integers(known(size, "number of bins"))[0]), weights.dtype)]
+
+
+@op("DenseBincount", infer=_counts)
+def dense_bincount(attrs: Attrs, x: NDArray, size: NDArray, weights: NDArray) -> NDArray:
+    """How often each number below `size` stands in x, or in each row of it, or the sums of their weights; with `binary_output`, whether it does.
+
+    Larger numbers are left out.
+    """
+    if x.size and x.min() < 0:
+        raise InputError(f"{x.min()} is negative, and cannot be counted")
+    count = int(size)
+    rows = x.reshape(-1, x.shape[-1])
+    result = np.zeros((len(rows), count), weights.dtype)
+    inside = rows < count
+    places = (np.nonzero(inside)[0], rows[inside])
+    if attrs.get("binary_output", False):
+        result[places] = 1
+    else:
+        np.add.at(result, places, weights.reshape(rows.shape)[inside] if weights.size else result.dtype.type(1))
+    return result.reshape(*x.shape[:-1], count)
+
+
 def _reversed_shape(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
     x, lengths = operands
     batch = axis_of(attrs.get("batch_dim", 0), len(x.shape))
