@@ -227,6 +227,38 @@ class TestFeatures:
         assert [(port.name, port.shape, port.dtype) for port in program.inputs] == [("count", (None, 1), "int64"), ("row", (None, 4), "float32")]
         assert close(load(tmp_path / "out.npz").predict({"count": counts, "row": X[:3]}), expected)
 
+    @pytest.mark.parametrize("missing", [-1, 2])
+    def test_columns_of_numbers_that_are_sparse_for_a_while(self, tf, live, missing):
+        """An indicator column makes its numbers sparse, without those that are missing, and dense again; here beside buckets of another column."""
+
+        def build():
+            columns = tf.feature_column
+            kind = tf.placeholder(tf.int64, [None], "kind")
+            age = tf.placeholder(tf.float32, [None], "age")
+            layers = [
+                columns.indicator_column(columns.categorical_column_with_identity("kind", 4)),
+                columns.bucketized_column(columns.numeric_column("age"), [18.0, 30.0, 65.5]),
+            ]
+            features = tf.feature_column.input_layer({"kind": kind, "age": age}, layers)
+            feeds = {kind: np.array([0, 3, missing, 1]), age: np.array([18, 17.5, 66, 30], np.float32)}
+            return Net(feeds, [tf.identity(dense(tf, features, 3, "scores"), name="out")])
+
+        live(build).matches()
+
+    def test_what_came_in_sparse_is_refused(self, tf, live):
+        def build():
+            places, shape = tf.placeholder(tf.int64, [None, 2], "places"), tf.placeholder(tf.int64, [2], "shape")
+            values = tf.placeholder(tf.float32, [None], "values")
+            x = tf.sparse_to_dense(places, shape, values)
+            x.set_shape([None, 4])
+            feeds = {places: np.array([[0, 1], [1, 2]]), shape: np.array([2, 4]), values: np.ones(2, np.float32)}
+            return Net(feeds, [tf.identity(dense(tf, x, 3, "scores"), name="out")])
+
+        with pytest.raises(
+            UnsupportedOps, match=r"SparseToDense: .* \(sparse features, whose sizes depend on the data: name the first dense tensors"
+        ):
+            live(build).convert()
+
     def test_what_they_were_computed_from_is_no_network_beside_a_named_input(self, tf, live):
         """A table looked up beforehand and the network behind share no layer, once the network's input is named."""
 

@@ -15,9 +15,9 @@ from bnexport.graph.files import read_graph
 from bnexport.graph.functions import inline_functions
 from bnexport.graph.graphdef import Graph, Ref, parse_ref, topological
 from bnexport.graph.live import Live
-from bnexport.graph.lookups import write_out_lookups
 from bnexport.graph.lower import Lowered, lower, missing_operators
 from bnexport.graph.names import find_named
+from bnexport.graph.preprocessing import write_out_preprocessing
 from bnexport.graph.provenance import by_key, untouched_statistics
 from bnexport.graph.shapes import Shapes, follow
 from bnexport.graph.statistics import Replacement, batch_statistics, refuse_mixtures, use_moving_statistics
@@ -72,7 +72,7 @@ def read_inference(location: Location, options: Options) -> Inference:
     checkpoint = Checkpoint(location)
     graph = read_graph(checkpoint)
     inline_functions(graph)
-    write_out_lookups(graph)
+    write_out_preprocessing(graph)
     averages = averaged_keys(checkpoint)
     if options.averages and not averages:
         raise UsageError(f"{checkpoint.prefix} holds no averages of weights (keys that end in {_AVERAGE} beside their variable); leave out --ema")
