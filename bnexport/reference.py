@@ -390,7 +390,7 @@ def _meta_graph(tf: Any, location: Location) -> Any:
     """The MetaGraphDef of a graph's file, of the serving part of a SavedModel, or around a frozen graph."""
     from google.protobuf.message import DecodeError
 
-    from bnexport.graph.files import serving_graph
+    from bnexport.graph.files import parse, serving_graph
 
     meta = tf.compat.v1.MetaGraphDef()
     try:
@@ -402,8 +402,7 @@ def _meta_graph(tf: Any, location: Location) -> Any:
         assert location.saved_model is not None
         from tensorflow.core.protobuf import saved_model_pb2  # type: ignore[import-untyped,unused-ignore]  # as tensorflow itself
 
-        model = saved_model_pb2.SavedModel()
-        model.ParseFromString(location.saved_model.read_bytes())
+        model = parse(location.saved_model, saved_model_pb2.SavedModel())
     except DecodeError as error:
         raise Unavailable("TensorFlow cannot read the graph") from error
     return serving_graph(model.meta_graphs)

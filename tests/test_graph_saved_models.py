@@ -8,7 +8,7 @@ from live_graph import Net
 
 from bnexport.checkpoint import open_checkpoint
 from bnexport.conversion import convert
-from bnexport.errors import AmbiguousNetwork, GraphError, UnsupportedOps
+from bnexport.errors import AmbiguousNetwork, CheckpointNotFound, GraphError, UnsupportedOps
 from bnexport.options import Options
 from bnexport.runner import load
 from bnexport.verification import verify
@@ -61,7 +61,7 @@ def dense(tf, x, units, name):
     return tf.matmul(x, kernel) + tf.get_variable(f"{name}/b", [units])
 
 
-def exported(tf, folder, build, tags=(("serve",),)):
+def exported(tf, folder, build, tags=(("serve",),), as_text=False):
     """Writes a SavedModel with a graph for each of the tags; gives what TensorFlow makes of what `build` says is to be run.
 
     `build` gives the signatures, as (inputs, outputs) by names, what is fed, and what is run.
@@ -81,7 +81,7 @@ def exported(tf, folder, build, tags=(("serve",),)):
                 results = session.run(wanted, feeds)
             else:
                 builder.add_meta_graph(list(tag), definitions, main_op=tf.tables_initializer())
-    builder.save()
+    builder.save(as_text)
     return results
 
 
@@ -342,6 +342,20 @@ class TestGraphFiles:
         (tmp_path / "model.meta").write_text((tmp_path / "model.meta").read_text()[:900])
         with pytest.raises(GraphError, match=r"model\.meta: it is no graph in protobuf's text format"):
             convert(tmp_path, tmp_path / "out.npz", Options())
+
+    def test_a_saved_model_as_text(self, tf, tmp_path):
+        def build(tag):
+            x = tf.placeholder(tf.float32, [None, 4], "x")
+            scores = dense(tf, x, 3, "scores")
+            return {"serving_default": ({"x": x}, {"scores": scores})}, {x: X}, scores
+
+        expected = exported(tf, tmp_path / "runs" / "1", build, as_text=True)
+        assert not (tmp_path / "runs" / "1" / "saved_model.pb").exists()
+        for path in (tmp_path / "runs" / "1", tmp_path / "runs" / "1" / "saved_model.pbtxt", tmp_path / "runs" / "1" / "variables"):
+            assert close(predicted(path, tmp_path)["scores"], expected)
+        assert verify(path, tmp_path / "out.npz").tensorflow is not None
+        with pytest.raises(CheckpointNotFound, match=r"runs holds no checkpoint: give .*runs.1$"):
+            convert(tmp_path / "runs", tmp_path / "out.npz", Options())
 
     @pytest.mark.parametrize("saver", [True, False])
     def test_without_what_belongs_to_the_saver(self, tf, tmp_path, saver):

@@ -17,6 +17,7 @@ from bnexport.errors import CheckpointError, CheckpointNotFound, CorruptCheckpoi
 STATE_FILE = "checkpoint"
 GRAPH_FILE = "graph.pbtxt"
 SAVED_MODEL = "saved_model.pb"
+_SAVED_MODELS = (SAVED_MODEL, "saved_model.pbtxt")
 GRAPH_SUFFIX, TEXT_SUFFIX = ".pb", ".pbtxt"
 
 _SIBLING = re.compile(r"(?P<prefix>.+)(?:\.index|\.meta|\.data-(?:\d{5}|\?{5})-of-\d{5})")
@@ -80,7 +81,7 @@ def _find(path: Path) -> Location:
     # As for TensorFlow, a prefix comes before a folder of the same name.
     if _is_folder(path) and not _is_file(path.parent / f"{path.name}.index"):
         return _in_folder(path)
-    if path.name == SAVED_MODEL and _is_file(path):
+    if path.name in _SAVED_MODELS and _is_file(path):
         return _in_folder(path.parent)
     if path.name == STATE_FILE and _is_file(path) and not _is_table(path):
         return _from_state(path)
@@ -136,7 +137,7 @@ def _at_prefix(prefix: Path) -> Location | None:
         return None
     index = prefix.with_name(prefix.name + ".index")
     meta = _existing(prefix.with_name(prefix.name + ".meta"))
-    saved_model = _existing(prefix.parent.parent / SAVED_MODEL) if prefix.parent.name == prefix.name == "variables" else None
+    saved_model = _saved_model(prefix.parent.parent) if prefix.parent.name == prefix.name == "variables" else None
     if _is_file(index):
         return Location(prefix, index, meta, saved_model, 2, (index,))
     files = (prefix,) if _is_file(prefix) and _is_table(prefix) else tuple(_shards(prefix))
@@ -147,9 +148,14 @@ def _at_prefix(prefix: Path) -> Location | None:
     return None
 
 
+def _saved_model(folder: Path) -> Path | None:
+    """The file of a SavedModel; TensorFlow looks for the binary form first."""
+    return next((file for name in _SAVED_MODELS if (file := _existing(folder / name)) is not None), None)
+
+
 def _in_folder(folder: Path) -> Location:
-    saved_model = folder / SAVED_MODEL
-    if _is_file(saved_model):
+    saved_model = _saved_model(folder)
+    if saved_model is not None:
         found = _at_prefix(folder / "variables" / "variables")
         return found or Location(None, None, None, saved_model, 2, ())
     state = folder / STATE_FILE
@@ -311,7 +317,7 @@ def _folders_with_one(folder: Path) -> list[Path]:
         inside = sorted(path for path in folder.iterdir() if _is_folder(path))
     except OSError:
         return []
-    return [path for path in inside if _is_file(path / SAVED_MODEL) or _prefixes(path)]
+    return [path for path in inside if _saved_model(path) or _prefixes(path)]
 
 
 def _nothing_at(path: Path) -> CheckpointNotFound:
