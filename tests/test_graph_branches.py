@@ -414,17 +414,47 @@ def test_set_overrides_what_was_found(tf, live):
     saved.matches(set_values={"phase": True}, expected={"y": expected})
 
 
-def test_a_condition_on_data_is_refused(tf, live):
-    """Which branch runs depends on the batch: that is no fixed network."""
+@BOTH
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_condition_on_data_chooses_between_its_branches(tf, live, cond_v2, sign):
+    """Which branch runs depends on the batch: both are computed."""
 
     def build():
         x = tf.placeholder(tf.float32, [None, 6], name="x")
         h = dense(tf, x, 3, "a")
-        y = tf.cond(tf.reduce_mean(x) > 0, lambda: h * 2.0, lambda: h + 1.0, name="choice")
-        return Net({x: rows(5, 6)}, [tf.nn.softmax(y, name="y")])
+        y = tf.cond(tf.reduce_mean(x) > 0, lambda: tf.cond(x[0, 0] > 0, lambda: h * 2.0, lambda: h * 3.0), lambda: h + 1.0, name="choice")
+        return Net({x: sign * np.abs(rows(5, 6))}, [tf.nn.softmax(y, name="y")])
 
-    with pytest.raises(AmbiguousNetwork, match="choice/Merge"):
+    assert not live(build, cond_v2=cond_v2).matches().conversion["set"]
+
+
+@pytest.mark.parametrize("kind", ["a flag as well", "a number", "a random branch"])
+def test_a_condition_that_is_not_on_data_alone_is_left_to_the_user(tf, live, kind):
+    def build():
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        fed = tf.placeholder(tf.bool if kind == "a flag as well" else tf.float32, [], name="fed")
+        h = dense(tf, x, 3, "a")
+        asked = tf.reduce_mean(x) > 0
+        if kind != "a random branch":
+            asked = tf.logical_and(fed, asked) if kind == "a flag as well" else fed > 0.5
+        noise = tf.random_normal([3]) if kind == "a random branch" else 2.0
+        y = tf.cond(asked, lambda: h * 2.0, lambda: h + tf.identity(noise) * 1.0, name="choice")
+        return Net({x: rows(5, 6)}, [tf.nn.softmax(y, name="y")], {fed: 0})
+
+    with pytest.raises(BnexportError, match=r"choice/Merge|random"):
         live(build).convert()
+
+
+def test_a_variable_of_one_element_that_an_average_begins_with_is_no_flag(tf, live):
+    """tf.train.ExponentialMovingAverage asks whether a variable was initialised before it takes the value of it."""
+
+    def build():
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        y = tf.identity(tf.nn.bias_add(tf.matmul(x, tf.get_variable("w", [6, 1])), tf.get_variable("b", [1])), name="y")
+        tf.train.ExponentialMovingAverage(0.9).apply(tf.trainable_variables())
+        return Net({x: rows(5, 6)}, [y])
+
+    assert flags(live(build).matches()) == {}
 
 
 def test_training_steps_behind_a_flag_do_not_confuse_a_data_flag(tf, live):

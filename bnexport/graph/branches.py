@@ -292,6 +292,8 @@ def flags_of(graph: Graph, predicate: Ref) -> frozenset[str]:
         elif node.op == "Const":
             if ref == skip_identities(graph, predicate):
                 leaves.add(node.name)
+        elif node.op in ops.ASK_WHETHER_INITIALISED:
+            continue  # the variable's value says nothing
         elif not node.inputs:
             return frozenset()
         else:

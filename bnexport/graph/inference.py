@@ -9,6 +9,7 @@ from bnexport.checkpoint import Checkpoint, Location
 from bnexport.checkpoint.tensor_protos import dtype_name
 from bnexport.errors import GraphError, UsageError
 from bnexport.graph import ops
+from bnexport.graph.choices import choose_by_data
 from bnexport.graph.dropout import Dropout, remove_dropout
 from bnexport.graph.endpoints import Endpoints, by_name, find_endpoints, named_endpoints, sources_of, split_name
 from bnexport.graph.files import read_graph
@@ -84,6 +85,7 @@ def read_inference(location: Location, options: Options) -> Inference:
         live = Live(graph, variables, given)
     dropouts = remove_dropout(live)
     moving = use_moving_statistics(live, options.statistics)
+    choose_by_data(live)
     ends = _endpoints(live, options)
     inputs = {live.resolve(ref): name for name, ref in ends.inputs.items()}
     outputs = {name: live.resolve(ref) for name, ref in ends.outputs.items()}

@@ -64,7 +64,8 @@ class Live:
         self._constants = "value"  # what the nodes of fixed values are called
         self.flags = find_flags(self.branches, self._assume, self.fixed, self._actual)
         for flag in self.flags:
-            self.fixed[Ref(flag.node)] = np.asarray(flag.value)
+            shape = graph.nodes[flag.node].attrs.get("shape") if flag.op in ops.VARIABLES else None
+            self.fixed[Ref(flag.node)] = np.reshape(flag.value, shape or ())  # (a variable of shape [1] may be a weight as well)
         self._forget()
 
     def _forget(self) -> None:
@@ -121,6 +122,11 @@ class Live:
         self.graph.nodes[node.name] = node
         self._known.consumers = None
         return Ref(node.name)
+
+    def put(self, nodes: Iterable[Node]) -> None:
+        """Puts nodes in the place of those of the same name, on whose sides of conditions they stand."""
+        self.graph.nodes.update({node.name: node for node in nodes})
+        self._forget()
 
     def cut(self, refs: Iterable[Ref]) -> None:
         """Makes these references the network's inputs: what computes them is left out."""
@@ -310,7 +316,7 @@ class Live:
             return [node.attrs["value"]]
         if node.op in ops.VARIABLES:
             return [self.variables.value(node)]
-        if node.op in ("IsVariableInitialized", "VarIsInitializedOp"):
+        if node.op in ops.ASK_WHETHER_INITIALISED:
             return [np.asarray(True)]
         if ops.is_source(node) or node.op == "PlaceholderWithDefault":
             raise AmbiguousNetwork(f"{self.graph.source}: {node.name!r} ({node.op}) has no value; give it one with --set {node.name}=VALUE")

@@ -14,6 +14,8 @@ PLACEHOLDERS = frozenset({"Placeholder", "PlaceholderV2"})
 VARIABLES = frozenset({"Variable", "VariableV2", "VarHandleOp", "TemporaryVariable", "AutoReloadVariable"})
 BATCH_NORMS = frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"})
 REDUCTIONS = frozenset({"Mean", "Sum", "Max", "Min", "Prod", "All", "Any", "EuclideanNorm"})
+ASK_WHETHER_INITIALISED = frozenset({"IsVariableInitialized", "VarIsInitializedOp"})
+"""Operators that ask whether a variable has a value; one that was saved had."""
 SHAPES_ONLY = frozenset({"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike"})
 """Operators that ask for a tensor's shape and not for its values."""
 CROSS_ENTROPIES = frozenset({"SoftmaxCrossEntropyWithLogits", "SparseSoftmaxCrossEntropyWithLogits"})
