@@ -57,6 +57,28 @@ def layers_with_peepholes_and_projection(tf):
 
 
 @network
+def tags_of_words_in_both_directions(tf):
+    """The states, and what only they were computed for in the last step, are left lying."""
+    x, lengths = tf.placeholder(tf.float32, [None, 5, 3], name="x"), tf.placeholder(tf.int32, [None], name="lengths")
+    cells = cell(tf, "LSTMCell", 4), cell(tf, "LSTMCell", 4)
+    outputs, _ = tf.nn.bidirectional_dynamic_rnn(*cells, x, lengths, dtype=tf.float32)
+    y = tf.reshape(dense(tf, tf.reshape(tf.concat(outputs, -1), [-1, 8]), 3, "out"), [-1, 5, 3])
+    labels = tf.placeholder(tf.int32, [None, 5], name="labels")
+    tf.train.AdamOptimizer().minimize(tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=y)))
+    return Net({x: SERIES, lengths: LENGTHS}, [y])
+
+
+@network
+def unrolled_until_the_longest_has_ended(tf):
+    """static_rnn asks at each step whether all sequences, or the shortest, have ended."""
+    x, lengths = tf.placeholder(tf.float32, [None, 5, 3], name="x"), tf.placeholder(tf.int32, [None], name="lengths")
+    outputs, _ = tf.nn.static_rnn(cell(tf, "BasicLSTMCell", 4), tf.unstack(x, 5, 1), dtype=tf.float32, sequence_length=lengths)
+    stacked = tf.reshape(tf.stack(outputs, 1), [-1, 4])
+    last = tf.gather(stacked, tf.range(tf.shape(x)[0]) * 5 + lengths - 1)
+    return Net({x: SERIES, lengths: np.array([3, 2, 3, 1], np.int32)}, [trained(tf, dense(tf, last, 3, "out"))])
+
+
+@network
 def dropout_within_the_loop(tf):
     keep = tf.placeholder(tf.float32, [], name="keep_prob")
     dropped = lambda units: cell(tf, "DropoutWrapper", cell(tf, "BasicLSTMCell", units), input_keep_prob=keep, output_keep_prob=keep)  # noqa: E731

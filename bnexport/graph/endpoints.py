@@ -12,7 +12,7 @@ from bnexport.graph.graphdef import Node, Ref, topological
 from bnexport.graph.live import Live
 from bnexport.graph.names import find_named
 
-_AUTOMATIC = frozenset({"truediv", "div", "read", "control_dependency", "exit", "step", "result"})
+_AUTOMATIC = frozenset({"truediv", "div", "read", "control_dependency", "exit", "merge", "step", "result"})
 """Names that TensorFlow gives beside those of operators; the last two are of loops that were written out."""
 _LISTED = 12  # candidates shown in an error
 
@@ -209,8 +209,8 @@ class _Networks:
         return [end for refs in self._whole([[end] for end in ends]) for end in refs]
 
     def _is_compared(self, end: Ref) -> bool:
-        """Whether anything that is no part of the network, a loss or a metric, is computed from an end."""
-        return any(u.name not in self.flow.network for u in self.flow.followers(end.node))
+        """Whether anything that is no part of the network, or was stepped back from, is computed from an end: a loss, a metric or a decision."""
+        return bool(self.flow.followers(end.node))
 
     def _whole(self, networks: list[list[Ref]]) -> list[list[Ref]]:
         """The networks without what was only computed on the way to another and left lying: a recurrent layer's outputs where its state is used.

@@ -178,8 +178,9 @@ class _Loop:
             raise _Refused("its condition is not found")
         steps = self._steps(self.frame.condition)
         exits = self._exits()
-        needed = self._needed({*exits.values(), *(self._variables_behind([self.frame.condition]) if None in steps else ())})
-        body = self._behind([self.frame.following[m] for m in needed])
+        needed = self._needed(set(exits.values()), self._variables_behind([self.frame.condition]) if None in steps else set())
+        bodies = [self._behind([self.frame.following[m] for m in merges]) for merges in needed]
+        body = bodies[-1]
         asked = self._behind([self.frame.condition]) if None in steps else set()
         varying = self._varying(body | asked)
         size = len(body & varying) * len(steps)
@@ -193,8 +194,9 @@ class _Loop:
         results, goes_on = current, None
         for number, holds in enumerate(steps):
             step = _Step(current, entered)
-            self._copy(body & varying, f"step_{number}", step)
-            current = {**current, **{m: self._now(self.frame.following[m], step) for m in needed}}
+            following = min(len(steps) - 1 - number, len(needed) - 1)
+            self._copy(bodies[following] & varying, f"step_{number}", step)
+            current = {**current, **{m: self._now(self.frame.following[m], step) for m in needed[following]}}
             if holds is None:
                 question = _Step(step.given, entered)
                 self._copy(asked & varying, f"condition_{number}", question)
@@ -244,7 +246,7 @@ class _Loop:
             pair = self.sizes.of(ref)
             shape = [None if a != b else a for a, b in zip(pair[0].shape, pair[1].shape, strict=True)] if pair else []
             if None in shape[1:]:
-                sizes = ",".join("?" if i == 0 else "STEPS" if size is None else str(size) for i, size in enumerate(shape))
+                sizes = ",".join(str(size) if size is not None else "STEPS" if i else "?" for i, size in enumerate(shape))
                 option = f"--shape {self.names.get(ref, str(ref))}={sizes}"
                 return f"its number of steps is a size that the graph leaves open, or depends on data; a size is fixed with {option}"
         names = ", ".join(self.names.get(r, str(r)) for r in sources)
@@ -298,15 +300,19 @@ class _Loop:
         pushed = {m for m, ref in self.frame.following.items() if self.nodes[self.live.resolve(ref).node].op == "TensorListPushBack"}
         return {n: m for n, m in exits.items() if m and m not in pushed and Ref(n) in taken}
 
-    def _needed(self, merges: Iterable[str]) -> list[str]:
-        """These variables and those that they depend on from step to step, in the graph's order."""
-        found = set(merges)
-        stack = list(found)
-        while stack:
-            more = self._variables_behind([self.frame.following[stack.pop()]]) - found
-            found |= more
-            stack.extend(more)
-        return [m for m in self.frame.first if m in found]
+    def _needed(self, leaving: set[str], asked: set[str]) -> list[list[str]]:
+        """The variables to compute in the last step, in the one before it and so on, in the graph's order; the last list is for all others.
+
+        Args:
+            leaving: those that are taken from the loop.
+            asked: those that tell whether there is another step.
+        """
+        found = [leaving]
+        while True:
+            more = found[-1] | asked | self._variables_behind([self.frame.following[m] for m in found[-1]])
+            if more == found[-1]:
+                return [[m for m in self.frame.first if m in merges] for merges in found]
+            found.append(more)
 
     def _held(self, node: Node) -> list[str]:
         """The nodes of the loop that tell on which side of a condition in it a node stands."""
