@@ -18,6 +18,7 @@ from bnexport.graph.graphdef import Graph, Ref, parse_ref, topological
 from bnexport.graph.live import Live
 from bnexport.graph.lower import Lowered, lower, missing_operators
 from bnexport.graph.names import find_named
+from bnexport.graph.partitions import join_partitions
 from bnexport.graph.preprocessing import write_out_preprocessing
 from bnexport.graph.provenance import by_key, untouched_statistics
 from bnexport.graph.shapes import Shapes, follow
@@ -86,6 +87,7 @@ def read_inference(location: Location, options: Options) -> Inference:
     dropouts = remove_dropout(live)
     moving = use_moving_statistics(live, options.statistics)
     choose_by_data(live)
+    join_partitions(live)
     ends = _endpoints(live, options)
     inputs = {live.resolve(ref): name for name, ref in ends.inputs.items()}
     outputs = {name: live.resolve(ref) for name, ref in ends.outputs.items()}
