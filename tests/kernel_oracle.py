@@ -66,11 +66,12 @@ def from_tensorflow(name, attrs, operands):
     definition = op_def_registry.get(name)
     raw = getattr(tf.raw_ops, name)
     spelled = inspect.signature(raw).parameters
+    lists = [a for a in definition.input_arg if a.number_attr or a.type_list_attr]
+    count = (len(operands) - len(definition.input_arg) + len(lists)) // max(1, len(lists))
     arguments, at = {}, 0
     for argument in definition.input_arg:
         keyword = argument.name if argument.name in spelled else RENAMED[argument.name]
         if argument.number_attr or argument.type_list_attr:
-            count = len(operands) - len(definition.input_arg) + 1
             arguments[keyword] = [tf.constant(o) for o in operands[at : at + count]]
             at += count
         else:

@@ -200,6 +200,20 @@ def test_counts(dtype, binary):
         evaluate(OPS["DenseBincount"], {"binary_output": binary}, [x - 1, np.int64(5), nothing])
 
 
+@compares("DynamicStitch", "ParallelDynamicStitch")
+@pytest.mark.parametrize("name", ["DynamicStitch", "ParallelDynamicStitch"])
+def test_slices_put_together_by_their_indices(name):
+    check(name, {"N": 2}, i32(4, 0), np.array([[1, 2], [5, 3]], np.int32), numbered((2, 3)), numbered((2, 2, 3)) + 50, unknown=(2, 3))
+    check(name, {"N": 2}, np.int32(1), np.int32(0), numbered(()), numbered(()) + 50, unknown=(2, 3))
+
+
+@compares("DynamicStitch")
+def test_of_two_slices_at_one_index_the_last_stays():
+    check("DynamicStitch", {"N": 2}, i32(0, 1, 2), i32(1), i32(7, 8, 9), i32(1), unknown=(2, 3))
+    with pytest.raises(GraphError, match="order of what is put together depends on the data"):
+        OPS["DynamicStitch"].infer({}, [Abstract((2,), np.dtype(np.int32)), Abstract((2, 3), np.dtype(np.float32))])
+
+
 @pytest.mark.parametrize("wrong", [-1, 3])
 def test_indices_out_of_range_are_refused(wrong):
     with pytest.raises(InputError, match=rf"the index {wrong} lies outside of the 3 elements"):

@@ -241,6 +241,27 @@ def dense_bincount(attrs: Attrs, x: NDArray, size: NDArray, weights: NDArray) ->
     return result.reshape(*x.shape[:-1], count)
 
 
+def _stitched(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
+    half = len(operands) // 2
+    indices, slices = [known(o, "order of what is put together") for o in operands[:half]], operands[half:]
+    rest = slices[0].shape[indices[0].ndim :]
+    if any(s.shape != (*i.shape, *rest) for i, s in zip(indices, slices, strict=True)):
+        raise shapes_differ("DynamicStitch", *(o.shape for o in operands))
+    return [Abstract((1 + max((int(i.max()) for i in indices if i.size), default=-1), *rest), slices[0].dtype)]
+
+
+@op("DynamicStitch", "ParallelDynamicStitch", infer=_stitched)
+def dynamic_stitch(attrs: Attrs, *operands: NDArray) -> NDArray:
+    """The slices of the second half of the operands, each at the index that the first half gives it; of those at one index the last."""
+    half = len(operands) // 2
+    rank = operands[0].ndim
+    rest = operands[half].shape[rank:]
+    places = np.concatenate([i.reshape(-1) for i in operands[:half]])
+    result = np.zeros((1 + int(places.max(initial=-1)), *rest), operands[half].dtype)
+    result[_in_range(places, len(result))] = np.concatenate([s.reshape(-1, *rest) for s in operands[half:]])
+    return result
+
+
 def _reversed_shape(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
     x, lengths = operands
     batch = axis_of(attrs.get("batch_dim", 0), len(x.shape))
