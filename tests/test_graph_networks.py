@@ -195,6 +195,41 @@ def categorical_policy(tf):
 
 
 @network
+def policy_gradient_with_the_negative_logarithm(tf):
+    x, action, value = vectors(tf), tf.placeholder(tf.int32, [None], name="action"), tf.placeholder(tf.float32, [None], name="value")
+    policy = tf.nn.softmax(dense(tf, tf.tanh(dense(tf, x, 8, "a")), 3, "policy"), name="act_prob")
+    surprise = tf.reduce_sum(-tf.log(policy) * tf.one_hot(action, 3), axis=1)
+    tf.train.AdamOptimizer().minimize(tf.reduce_mean(surprise * value))
+    return Net({x: X}, [policy])
+
+
+@network
+def ratings_that_are_filled_up(tf):
+    """The loss takes what is missing of the ratings that there are."""
+    x, mask = vectors(tf), tf.placeholder(tf.float32, [None, 6], name="mask")
+    y = dense(tf, tf.sigmoid(dense(tf, x, 4, "encoder")), 6, "decoder")
+    tf.train.AdamOptimizer().minimize(tf.reduce_sum(tf.square((x - y) * mask)))
+    return Net({x: X}, [y])
+
+
+@network
+def solution_of_a_differential_equation(tf):
+    """The equation is asked for at other points than the data are given at; it multiplies the solution with its derivatives."""
+    at, points, labels = (tf.placeholder(tf.float32, [None, 1], name=name) for name in ("at", "points", "labels"))
+    speed = tf.get_variable("speed", [1])
+
+    def solution(x):
+        with tf.variable_scope("solution", reuse=tf.AUTO_REUSE):
+            return dense(tf, tf.tanh(dense(tf, x, 8, "a")), 1, "b")
+
+    y, inside = solution(at), solution(points)
+    slope = tf.gradients(inside, points)[0]
+    rest = speed * inside * slope - 0.1 * tf.gradients(slope, points)[0]
+    tf.train.AdamOptimizer().minimize(tf.reduce_mean(tf.square(y - labels)) + tf.reduce_mean(tf.square(rest)))
+    return Net({at: rows(5, 1)}, [y])
+
+
+@network
 def gaussian_policy(tf):
     """Actions are drawn from what the network says, which is its mean and deviation."""
     x, action = vectors(tf), tf.placeholder(tf.float32, [None, 2], name="action")
@@ -287,7 +322,8 @@ def test_a_generator_and_its_critic_are_two_networks(tf, live):
 
     saved = live(build)
     with pytest.raises(
-        AmbiguousNetwork, match="the graph holds 2 networks that share no layer; choose one of\n  --output critic/add\n  --output critic_1/add"
+        AmbiguousNetwork,
+        match="the graph holds 2 networks that share no layer; choose one of\n  --output critic/add  .from real.\n  --output critic_1/add",
     ):
         saved.convert()
     saved.matches(outputs=["generator/fake"])

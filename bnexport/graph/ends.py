@@ -136,6 +136,8 @@ class Ends:
             return True
         if node.op in ("Max", "Min") and self._goes_with_a_decision(behind[0]):
             return True
+        if node.op == "Mul" and self.flow.is_factor_of_gradients(name):
+            return True
         users = self.flow.followers(name)
         if self._is_copied(node, users):
             self._copies.add(name)
@@ -147,7 +149,8 @@ class Ends:
         if not outside and not stepped:
             return False
         logarithm = node.op in ("Log", "Log1p")
-        if logarithm and (outside or any(u.op == "Mul" or u.name in self._likelihood for u in stepped)):
+        negated = node.op == "Neg" and self.live.graph.nodes[behind[0].node].op in ("Log", "Log1p")
+        if (logarithm or negated) and (outside or any(u.op == "Mul" or u.name in self._likelihood for u in stepped)):
             self._likelihood.add(name)
             return True
         if node.op in ("Add", "AddV2") and outside and self._is_logarithm_of_scale(node):
@@ -177,6 +180,8 @@ class Ends:
             return True
         if node.op in ("Square", "Pow") and not stepped and all(u.op == "Mul" for u in outside):
             return True  # a distance is squared, and weighted by a label: the contrastive loss
+        if node.op in ("Sub", "SquaredDifference") and not stepped and all(u.op == "Mul" for u in outside) and self._takes_data(node):
+            return True  # what is missing of the data, weighted by a mask: the loss of a matrix that is filled up
         if node.op == "Sub" and stepped and not outside and all(u.op in ("Maximum", "Relu") for u in stepped):
             return True  # a margin that the network's result is held against
         if node.op in ops.SELECTS and self._chooses_by_sign(node):
@@ -199,6 +204,10 @@ class Ends:
         while node.op == "Exp" and (made := self.live.graph.nodes[argument.node]).op in ("Neg", "Abs"):
             argument = self.live.inputs(made)[0]
         return node.op != "Exp" or len(self.flow.followers(argument.node)) > 1
+
+    def _takes_data(self, node: Node) -> bool:
+        """Whether an operand is data that no weight has touched."""
+        return any(r in self.flow.sources or (r.node in self.flow.depends and r.node not in self.flow.touched) for r in self.live.inputs(node))
 
     def _takes_plain_numbers(self, node: Node) -> bool:
         """Whether no variable is among the constants that a node takes."""
@@ -331,7 +340,7 @@ class Ends:
                 return True
             made = [self.live.graph.nodes[r.node].op for r in operands]
             if node.op in ("Sub", "SquaredDifference") or (node.op == "Mul" and ("Log" in made or "Log1p" in made)):
-                if any(r in self.flow.sources or (r.node in self.flow.depends and r.node not in self.flow.touched) for r in operands):
+                if self._takes_data(node):
                     return True
                 if any(not self.live.is_dynamic(r) and not self.flow.is_weight(r) and self.live.value(r).size > 1 for r in operands):
                     self.compared_to_constants.update(seen)

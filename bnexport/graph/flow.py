@@ -109,8 +109,14 @@ class Flow:
 
     def is_training(self, node: Node) -> bool:
         """Whether a node only serves training (as arithmetic on gradients does), or something else was put in its place."""
-        if belongs_to_training(node) or Ref(node.name) in self.live.replaced:
-            return True
+        return belongs_to_training(node) or Ref(node.name) in self.live.replaced or self._is_on_gradients(node)
+
+    def is_factor_of_gradients(self, name: str) -> bool:
+        """Whether arithmetic on gradients is all that takes a node: a differential equation multiplies a solution with its derivatives."""
+        users = [u for u in self.users_of.get(name, ()) if not belongs_to_training(u)]
+        return bool(users) and all(self._is_on_gradients(u) for u in users)
+
+    def _is_on_gradients(self, node: Node) -> bool:
         if self._on_gradients is None:
             self._on_gradients = self._computed_with_gradients()
         return node.name in self._on_gradients
