@@ -180,6 +180,32 @@ def test_towers_that_share_their_weights(tf, live):
     assert [p.name for p in program.outputs] in (["y"], ["net/add_1"])
 
 
+def test_what_lies_beside_several_networks_is_listed_with_them(tf, live):
+    """The mean of a policy is not used in training, where actions are drawn."""
+
+    def build():
+        x, action = tf.placeholder(tf.float32, [None, 6], name="x"), tf.placeholder(tf.float32, [None, 2], name="action")
+        target = tf.placeholder(tf.float32, [None, 1], name="target")
+        mean, spread = (dense(tf, hidden(tf, x, f"{name}/hidden"), 2, name) for name in ("mean", "spread"))
+        tf.multiply(tf.tanh(mean), 2.0)
+        drawn = tf.tanh(mean + tf.exp(spread) * tf.random_normal(tf.shape(mean)))
+        with tf.variable_scope("critic"):
+            score = dense(tf, tf.concat([x, action], 1), 1, "q")
+        with tf.variable_scope("critic", reuse=True):
+            gain = dense(tf, tf.concat([x, drawn], 1), 1, "q")
+        with tf.variable_scope("other"):
+            value = dense(tf, x, 1, "v")
+        tf.train.AdamOptimizer().minimize(
+            tf.reduce_mean(tf.square(score - target)) + tf.reduce_mean(tf.square(value - target)) - tf.reduce_mean(gain)
+        )
+        return Net({x: X, action: X[:, :2]}, [score])
+
+    with pytest.raises(AmbiguousNetwork) as caught:
+        live(build).convert()
+    offers = str(caught.value).split("choose one of\n")[1].split("\n")
+    assert offers == ["  --output critic/add  (from x, action)", "  --output other/add  (from x)", "  --output Mul  (from x, which nothing takes)"]
+
+
 def test_networks_that_share_nothing_are_listed(tf, live):
     def build():
         x = tf.placeholder(tf.float32, [None, 6], name="x")

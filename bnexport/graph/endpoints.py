@@ -59,8 +59,9 @@ def find_endpoints(live: Live, named: Collection[Ref] = ()) -> Endpoints:
             f"{_unsaved_weights(live)}"
         )
     if len(groups) > 1:
-        lines = "\n".join(f"  --output {' --output '.join(str(_authors_name(live, r)) for r in g)}" for g in groups[:_LISTED])
-        more = f"\n  and {len(groups) - _LISTED} more" if len(groups) > _LISTED else ""
+        offers = [_offer(live, refs) for refs in groups] + [_offer(live, [ref], ", which nothing takes") for ref in dict.fromkeys(search.lying)]
+        lines = "\n".join(offers[:_LISTED])
+        more = f"\n  and {len(offers) - _LISTED} more" if len(offers) > _LISTED else ""
         raise AmbiguousNetwork(f"{live.graph.source}: the graph holds {len(groups)} networks that share no layer; choose one of\n{lines}{more}")
     outputs = {str(_authors_name(live, ref)): ref for ref in groups[0]}
     inputs = by_name(live, sources_of(live, outputs.values()))
@@ -69,6 +70,12 @@ def find_endpoints(live: Live, named: Collection[Ref] = ()) -> Endpoints:
 
 def _is_text(live: Live, source: Ref) -> bool:
     return bool(live.graph.nodes[source.node].attrs.get("dtype") == "object")
+
+
+def _offer(live: Live, ends: list[Ref], remark: str = "") -> str:
+    """The line that offers a network to the user, and says what it is computed from."""
+    names = " --output ".join(str(_authors_name(live, r)) for r in ends)
+    return f"  --output {names}  (from {_listing(by_name(live, sources_of(live, ends)))}{remark})"
 
 
 def _unsaved_weights(live: Live) -> str:
@@ -133,12 +140,17 @@ def by_name(live: Live, sources: Iterable[Ref], taken: Collection[str] = ()) -> 
 
 
 class _Networks:
-    """The ends of a graph, sorted into networks."""
+    """The ends of a graph, sorted into networks.
+
+    Attributes:
+        lying: ends that nothing takes and that were left out.
+    """
 
     def __init__(self, live: Live):
         self.live = live
         self.flow = Flow(live)
         self.ends = Ends(self.flow)
+        self.lying: list[Ref] = []
 
     def find(self) -> list[list[Ref]]:
         """The ends, those that share a weighted node together.
@@ -228,6 +240,7 @@ class _Networks:
             )
             if left and any(mine < others for others in variables):
                 self.ends.stepped_back += refs
+                self.lying += refs
             else:
                 kept.append(refs)
         return kept
