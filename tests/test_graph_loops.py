@@ -300,6 +300,21 @@ def test_too_many_steps_are_refused_with_their_number(tf, live, monkeypatch):
     saved.matches()
 
 
+@pytest.mark.parametrize("cond_v2", [False, True], ids=["frames", "while_v2"])
+def test_a_network_does_not_end_where_a_loop_begins_that_is_not_written_out(tf, live, cond_v2):
+    """In control flow v2 the loop also fills lists for its gradients, and is no part of them for that."""
+
+    def build():
+        x, steps = tf.placeholder(tf.float32, [None, 6], name="x"), tf.placeholder(tf.int32, [], name="steps")
+        h = tf.reshape(tf.nn.relu(dense(tf, x, 6, "one")), tf.stack([-1, steps, 6]))
+        outputs, _ = tf.nn.dynamic_rnn(cell(tf, "GRUCell", 4), h, dtype=tf.float32)
+        return Net({x: X[:4]}, [trained(tf, dense(tf, tf.reshape(outputs, [-1, 4]), 3, "out"))], {steps: 2})
+
+    with pytest.raises(UnsupportedOps, match="While: ") as caught:
+        live(build, cond_v2=cond_v2).convert()
+    assert "gradients" not in str(caught.value)
+
+
 def test_random_numbers_in_a_loop_are_drawn_in_each_step(tf, live):
     """They are not taken for one that all steps share: refused, as random numbers are everywhere."""
 

@@ -323,7 +323,7 @@ def test_a_generator_and_its_critic_are_two_networks(tf, live):
     saved = live(build)
     with pytest.raises(
         AmbiguousNetwork,
-        match="the graph holds 2 networks that share no layer; choose one of\n  --output critic/add  .from real.\n  --output critic_1/add",
+        match=r"the graph holds 2 networks that share no layer; choose one of\n  --output critic/add  \(from real\)\n  --output critic_1/add",
     ):
         saved.convert()
     saved.matches(outputs=["generator/fake"])

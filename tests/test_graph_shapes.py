@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from live_graph import Net, dense, rows
 
-from bnexport.errors import GraphError, InputError, UsageError
+from bnexport.errors import GraphError, InputError, UnsupportedOps, UsageError
 from bnexport.runner import load
 
 pytestmark = pytest.mark.tensorflow
@@ -91,6 +91,38 @@ def test_a_batch_size_that_is_fed(tf, live):
     with pytest.raises(GraphError, match=r"if batch_size is the number of rows, say so of the data as well: --shape x=4,6$"):
         saved.convert(**given)
     other_batches(saved, build, live, [1, 3], shapes={"x": [4, 6]}, **given)
+
+
+def test_sizes_that_are_fed_and_open_ones_are_told_with_what_fixes_them(tf, live):
+    def build():
+        x, batch, time = (
+            tf.placeholder(tf.float32, [None, 6], name="x"),
+            tf.placeholder(tf.int32, [], name="batch"),
+            tf.placeholder(tf.int32, name="time"),
+        )
+        h = tf.reshape(dense(tf, x, 6, "one"), tf.stack([batch, time, 6]))
+        cell = tf.nn.rnn_cell.BasicLSTMCell(4)
+        outputs, _ = tf.nn.dynamic_rnn(cell, h, initial_state=cell.zero_state(batch, tf.float32))
+        return Net({x: rows(8, 6)}, [dense(tf, tf.reshape(outputs, [-1, 4]), 2, "two")], {batch: 2, time: 4})
+
+    saved = live(build)
+    with pytest.raises(UnsupportedOps, match=r"its number of steps depends on data, on .*; --set (time|batch)=NUMBER"):
+        saved.convert()
+    given = {"set_values": {"batch": 2, "time": 4}}
+    with pytest.raises(GraphError, match=r"if the number of rows is among batch and time, say it of the data as well: --shape x=ROWS,6$"):
+        saved.convert(**given)
+    saved.matches(shapes={"x": [8, 6]}, **given)
+
+
+def test_a_size_that_the_graph_leaves_open_is_told_where_it_does_not_fit(tf, live):
+    def build():
+        x = tf.placeholder(tf.float32, [None, None], name="x")
+        return Net({x: rows(4, 5)}, [dense(tf, tf.reduce_sum(tf.reshape(x, [-1, 5, 1]), 1), 2, "one")])
+
+    saved = live(build)
+    with pytest.raises(GraphError, match=r"the graph leaves sizes open, which may be fixed: --shape x=\?,SIZE$"):
+        saved.convert()
+    saved.matches(shapes={"x": [None, 5]})
 
 
 def test_the_batch_size_of_another_number_in_the_graph(tf, live):

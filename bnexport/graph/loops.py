@@ -80,10 +80,11 @@ def write_out_loops(live: Live, shapes: Mapping[Ref, Sequence[int | None]], want
 def _close(graph: Graph, frame: Frame, reason: str) -> str:
     """Makes of a loop that is not written out one node that nothing can compute, behind all that goes into it; gives its name."""
     entering = dict.fromkeys(r for n in sorted(frame.nodes) if graph.nodes[n].op in _ENTERS for r in graph.nodes[n].inputs)
+    kept = [r for r in entering if not ops.is_gradient(graph.nodes[r.node])]  # a loop of control flow v2 also fills lists that only gradients read
     exits = sorted(n for n in frame.nodes if graph.nodes[n].op in _EXITS)
     loop = frame.name.removesuffix("/frame").removesuffix("/while_context")
     loop = f"{loop}/loop" if loop in graph.nodes else loop
-    graph.nodes[loop] = Node(loop, "While", list(entering), [], {"_why": reason})
+    graph.nodes[loop] = Node(loop, "While", kept, [], {"_why": reason})
     for number, name in enumerate(exits):
         graph.nodes[name] = Node(name, "Identity", [Ref(loop, number)])
     _remove(graph, frame.nodes - set(exits))
@@ -250,7 +251,14 @@ class _Loop:
                 option = f"--shape {self.names.get(ref, str(ref))}={sizes}"
                 return f"its number of steps is a size that the graph leaves open, or depends on data; a size is fixed with {option}"
         names = ", ".join(self.names.get(r, str(r)) for r in sources)
-        return "its number of steps depends on data" + (f", on {names} or its number of rows" if names else "")
+        numbers = [r for r in sources if self._is_number(r)]
+        advice = f"; --set {numbers[0]}=NUMBER gives a number that is fed its value" if numbers else ""
+        return "its number of steps depends on data" + (f", on {names} or its number of rows{advice}" if names else "")
+
+    def _is_number(self, source: Ref) -> bool:
+        """Whether a whole number is fed here, such as a batch size."""
+        attrs = self.nodes[source.node].attrs
+        return attrs.get("dtype") in ("int32", "int64") and not attrs.get("shape")
 
     def _followed(self, refs: Sequence[Ref]) -> list[str]:
         """The nodes of a step behind these, followed as inference does, each after what it takes."""

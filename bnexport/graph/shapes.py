@@ -237,14 +237,28 @@ def _fed_sizes(live: Live, declared: Mapping[Ref, tuple[int | None, ...]], found
 
 
 def _open_batch(live: Live, inputs: Mapping[str, Ref], declared: Mapping[Ref, tuple[int | None, ...]]) -> str:
-    """What to tell the user who gave a batch size, beside an input whose batch is open."""
+    """What to tell the user whose network does not fit with sizes that stand for open ones: that they can be fixed.
+
+    A number that the user gave may be that of the rows.
+    """
     given = {ref.node: value for ref, value in live.fixed.items() if live.graph.nodes[ref.node].op in ops.PLACEHOLDERS and value.dtype.kind in "iu"}
     opened = {name: declared[ref] for name, ref in inputs.items() if declared[ref] and declared[ref][0] is None}
-    if len(given) != 1 or not opened:
-        return ""
-    ((node, value),) = given.items()
-    shapes = " ".join(f"--shape {name}=" + ",".join("?" if s is None else str(s) for s in (value, *shape[1:])) for name, shape in opened.items())
-    return f"; if {node} is the number of rows, say so of the data as well: {shapes}"
+    if len(given) == 1 and opened:
+        ((node, value),) = given.items()
+        return f"; if {node} is the number of rows, say so of the data as well: {_shape_options(opened, str(value))}"
+    if given and opened:
+        return f"; if the number of rows is among {' and '.join(given)}, say it of the data as well: {_shape_options(opened, 'ROWS')}"
+    opened = {name: declared[ref] for name, ref in inputs.items() if None in declared[ref][1:]}
+    return f"; the graph leaves sizes open, which may be fixed: {_shape_options(opened, '?')}" if opened else ""
+
+
+def _shape_options(shapes: Mapping[str, Sequence[int | None]], first: str) -> str:
+    """The options that give inputs their shapes, `first` in front, with a word for each size to be filled in."""
+    sizes = {
+        name: ",".join([first if shape[0] is None else str(shape[0]), *("SIZE" if s is None else str(s) for s in shape[1:])])
+        for name, shape in shapes.items()
+    }
+    return " ".join(f"--shape {name}={text}" for name, text in sizes.items())
 
 
 def _reshape_target(operands: Sequence[Abstract], batch: int, baked: int) -> Abstract:

@@ -71,6 +71,9 @@ class Sizes:
             operands = [pair for pair in pairs if pair is not None]
             if len(operands) < len(refs):
                 return None
+            if node.op == "Reshape" and (target := common_value(operands[1])) is not None and np.all(target >= 0):
+                shape = tuple(int(n) for n in target)  # the data have so many elements, whatever stands for their number here
+                return [(Abstract(shape, operands[0][0].dtype),) * 2]
             results = [infer(OPS[node.op], attributes(node), [pair[i] for pair in operands]) for i in (0, 1)]
         except BnexportError:  # what has no kernel, or does not fit with sizes that stand for open ones: nothing is known of it
             return None
