@@ -735,3 +735,20 @@ def test_what_a_loss_is_given_may_be_chosen_and_not_its_arithmetic(tf, live, kin
         return Net({x: rows(3, 4)}, [scores])
 
     assert live(build).matches().conversion["alternatives"] == ["logits"]
+
+
+@pytest.mark.parametrize("kind", ["table", "hash"])
+def test_an_input_that_stands_for_text_has_the_dtype_of_what_text_becomes(tf, live, kind):
+    def build():
+        words = tf.placeholder(tf.string, [None], name="words")
+        if kind == "hash":
+            numbers = tf.strings.to_hash_bucket_fast(words, 4)
+        else:
+            pairs = tf.lookup.KeyValueTensorInitializer(["a", "b"], np.array([1, 2], np.int64))
+            numbers = tf.lookup.StaticHashTable(pairs, 3).lookup(words)
+        y = tf.identity(dense(tf, tf.nn.embedding_lookup(tf.get_variable("table", [4, 3]), numbers), 2, "out"), name="y")
+        return Net({numbers: np.array([0, 3, 1], np.int64)}, [y])
+
+    saved = live(build)
+    (name,) = saved.inputs
+    assert saved.matches(inputs=[name]).inputs[0].dtype == "int64"

@@ -213,6 +213,27 @@ def ratings_that_are_filled_up(tf):
 
 
 @network
+def candidates_beside_an_open_batch(tf):
+    """As many as the graph says, however many rows there are."""
+    x, candidates = vectors(tf), tf.placeholder(tf.int32, [7], name="candidates")
+    h = tf.nn.relu(dense(tf, x, 4, "a"))
+    chosen = tf.nn.embedding_lookup(tf.get_variable("items", [20, 4]), candidates)
+    return Net({x: X, candidates: [3, 0, 19, 5, 5, 1, 2]}, [tf.matmul(h, chosen, transpose_b=True, name="y")])
+
+
+@network
+def distances_held_against_each_other(tf):
+    """The loss takes a relation that holds, and one that does not, and asks for a margin between them."""
+    head, tail, relation, wrong = (tf.placeholder(tf.int32, [None], name=name) for name in ("head", "tail", "relation", "wrong"))
+    items, relations = tf.get_variable("items", [20, 4]), tf.get_variable("relations", [5, 4])
+    unit = lambda table, i: tf.nn.l2_normalize(tf.nn.embedding_lookup(table, i), 1)  # noqa: E731
+    distance = lambda a, b: tf.reduce_sum(tf.abs(unit(items, a) + unit(relations, relation) - unit(items, b)), 1, keepdims=True)  # noqa: E731
+    y = distance(head, tail)
+    tf.train.AdamOptimizer().minimize(tf.reduce_sum(tf.maximum(y - distance(wrong, tail) + 1.0, 0)))
+    return Net({head: [1, 5, 7], tail: [2, 0, 19], relation: [0, 4, 2]}, [y])
+
+
+@network
 def solution_of_a_differential_equation(tf):
     """The equation is asked for at other points than the data are given at; it multiplies the solution with its derivatives."""
     at, points, labels = (tf.placeholder(tf.float32, [None, 1], name=name) for name in ("at", "points", "labels"))

@@ -184,6 +184,9 @@ class Ends:
             return True  # what is missing of the data, weighted by a mask: the loss of a matrix that is filled up
         if node.op == "Sub" and stepped and not outside and all(u.op in ("Maximum", "Relu") for u in stepped):
             return True  # a margin that the network's result is held against
+        if self._is_margin_loss(node, users):
+            self._terms.add(name)
+            return True
         if node.op in ops.SELECTS and self._chooses_by_sign(node):
             return True
         if node.op in _RESHAPES and outside and all("CrossEntropy" in u.op for u in outside):
@@ -192,6 +195,19 @@ class Ends:
             self._terms.add(name)
             return True
         return False
+
+    def _is_margin_loss(self, node: Node, users: list[Node]) -> bool:
+        """Whether a node belongs to max(a - b + margin, 0), of which a loss without labels is the mean, as over triplets."""
+        if node.op in ("Maximum", "Relu"):
+            difference = self.live.graph.nodes[self.live.inputs(node)[0].node]
+            while difference.op in ("Add", "AddV2", "Sub") and self._has_constant(difference):
+                difference = self.live.graph.nodes[next(r for r in self.live.inputs(difference) if self.live.is_dynamic(r)).node]
+            margin = node.op == "Relu" or self._has_constant(node)
+            return margin and difference.op == "Sub" and not self._has_constant(difference) and all(u.name in self.flow.lossy for u in users)
+        return node.op in ("Add", "AddV2", "Sub") and all(u.name in self._terms for u in users)
+
+    def _has_constant(self, node: Node) -> bool:
+        return not all(self.live.is_dynamic(r) for r in self.live.inputs(node)) and self._takes_plain_numbers(node)
 
     def _prepares(self, node: Node, behind: list[Ref]) -> bool:
         """Whether arithmetic may belong to the logarithm after it: it adds, or clips to, plain numbers; the bias of a layer is none.

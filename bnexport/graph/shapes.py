@@ -90,6 +90,11 @@ def follow(live: Live, inputs: Mapping[str, Ref], outputs: Sequence[Ref], order:
         raise UsageError(f"{live.graph.source}: a shape was given for {unknown[0]!r}, which is no input; the inputs are {', '.join(inputs)}")
     baked = {shape[0] for ref, shape in declared.items() if shape and shape[0] is not None}
     batch = baked.pop() if len(baked) == 1 else None
+    if batch is not None and any(shape and shape[0] is None for shape in declared.values()):
+        try:  # the batch is open, and beside it something has a size of its own: so many candidates to choose from
+            return _probe_twice(live, declared, order, PROBES, None)
+        except GraphError:
+            pass  # the size is the batch's after all
     mixed = False
     try:
         shapes = _probe_twice(live, declared, order, PROBES, batch)
@@ -320,11 +325,14 @@ def input_dtype(live: Live, ref: Ref) -> str:
     """
     node = live.graph.nodes[ref.node]
     feature = dense_feature(live.graph, ref)
-    listed = node.attrs.get("component_types") or node.attrs.get("output_types")
+    listed = next((types for key in ("component_types", "output_types", "Tdense", "Tout") if (types := node.attrs.get(key))), [])
+    types = [listed] if isinstance(listed, str) else listed
     if feature is not None:
         name = feature.dtype
-    elif listed and ref.output < len(listed):
-        name = str(listed[ref.output])
+    elif ref.output < len(types):
+        name = str(types[ref.output])
+    elif node.op.startswith("StringToHashBucket"):
+        name = "int64"
     else:
         name = str(node.attrs.get("dtype", node.attrs.get("out_type", node.attrs.get("DstT", node.attrs.get("T", "float32")))))
     if name in ("object", "resource", "variant"):
