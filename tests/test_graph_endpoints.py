@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from live_graph import Net, dense, rows
 
-from bnexport.errors import AmbiguousNetwork, GraphError, UsageError
+from bnexport.errors import AmbiguousNetwork, GraphError, UnsupportedOps, UsageError
 
 pytestmark = pytest.mark.tensorflow
 X = rows(5, 6)
@@ -752,3 +752,36 @@ def test_an_input_that_stands_for_text_has_the_dtype_of_what_text_becomes(tf, li
     saved = live(build)
     (name,) = saved.inputs
     assert saved.matches(inputs=[name]).inputs[0].dtype == "int64"
+
+
+def test_weights_that_are_drawn_are_told_with_what_takes_their_means(tf, live):
+    """Bayes by backprop: each weight has a mean and a deviation."""
+
+    def build(drawn=True):
+        x, h = tf.placeholder(tf.float32, [None, 6], name="x"), None
+        for name, width in (("a", 6), ("b", 3)):
+            mean, spread = (tf.get_variable(f"{name}/{part}", [6, width]) for part in ("mean", "spread"))
+            kernel = mean + tf.nn.softplus(spread) * tf.random_normal([6, width]) if drawn else mean
+            h = tf.nn.relu(tf.matmul(x if h is None else h, kernel))
+        return Net({x: X}, [tf.identity(h, name="y")])
+
+    saved = live(build)
+    with pytest.raises(AmbiguousNetwork, match=r"Its weights are drawn at random: --set .*=0 --set .*=0 takes their means") as caught:
+        saved.convert()
+    given = {part.removesuffix("=0"): 0 for part in str(caught.value).split() if part.endswith("=0")}
+    (expected,) = live.outputs(lambda: build(drawn=False), saved.variables)
+    saved.matches(set_values=given, expected={"y": expected})
+
+
+def test_what_is_of_any_length_is_refused_with_where_to_begin_instead(tf, live):
+    def build():
+        where, words, shape = (tf.placeholder(tf.int64, size, name=name) for name, size in (("where", [None, 2]), ("words", [None]), ("shape", [2])))
+        table = tf.get_variable("table", [9, 4])
+        means = tf.nn.embedding_lookup_sparse(table, tf.SparseTensor(where, words, shape), None, combiner="mean", name="means")
+        y = tf.nn.softmax(dense(tf, means, 3, "out"), name="y")
+        return Net({where: [[0, 1], [0, 2], [1, 0]], words: [3, 4, 8], shape: [2, 3]}, [y])
+
+    saved = live(build)
+    with pytest.raises(UnsupportedOps, match=r"SparseSegmentMean: means \(how many elements there are depends on the data: name a tensor after it"):
+        saved.convert()
+    assert [p.name for p in saved.convert(inputs=["means"]).inputs] == ["means"]

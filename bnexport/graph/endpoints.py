@@ -14,6 +14,10 @@ from bnexport.graph.names import find_named
 
 _AUTOMATIC = frozenset({"truediv", "div", "read", "control_dependency", "exit", "merge", "step", "result"})
 """Names that TensorFlow gives beside those of operators; the last two are of loops that were written out."""
+_PRODUCTS = frozenset({"MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Conv2D"})
+_NORMAL_NUMBERS = frozenset(
+    {"RandomStandardNormal", "TruncatedNormal", "StatelessRandomNormal", "StatelessRandomNormalV2", "StatelessTruncatedNormal"}
+)
 _LISTED = 12  # candidates shown in an error
 
 
@@ -56,7 +60,7 @@ def find_endpoints(live: Live, named: Collection[Ref] = ()) -> Endpoints:
         candidates = f". The graph's ends are {_listing(ends)}" if ends else ""
         raise AmbiguousNetwork(
             f"{live.graph.source}: no output was found that depends on data and on saved variables; name one with --output{candidates}"
-            f"{_unsaved_weights(live)}"
+            f"{_unsaved_weights(live)}{_drawn_weights(search.flow)}"
         )
     if len(groups) > 1:
         offers = [_offer(live, refs) for refs in groups] + [_offer(live, [ref], ", which nothing takes") for ref in dict.fromkeys(search.lying)]
@@ -86,6 +90,17 @@ def _unsaved_weights(live: Live) -> str:
         return ""
     prefix = live.variables.checkpoint.prefix
     return f". {prefix} does not hold the graph's variables {_listing(weights)}: they were not saved, or the graph is that of another checkpoint"
+
+
+def _drawn_weights(flow: Flow) -> str:
+    """What to add where no network is found: that its weights are random numbers about what is saved, if that is so."""
+    live = flow.live
+    products = [live.graph.nodes[name] for name in flow.depends if live.graph.nodes[name].op in _PRODUCTS]
+    kernels = [r.node for node in products for r in live.inputs(node) if r.node not in flow.depends and r not in flow.sources and live.is_dynamic(r)]
+    drawn = [name for name in topological(live.graph, kernels, live.inputs) if live.graph.nodes[name].op in _NORMAL_NUMBERS]
+    if not drawn:
+        return ""
+    return f". Its weights are drawn at random: {' '.join(f'--set {name}=0' for name in drawn)} takes their means"
 
 
 def _refuse_undecided(live: Live, ends: set[Ref]) -> None:

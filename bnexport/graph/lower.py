@@ -40,6 +40,7 @@ _LINEAR_OPS = {
 }
 _TRANSPOSED = frozenset({"Conv2DTranspose", "Conv3DTranspose"})  # their operands are the size of the result, the kernel and the data
 _VARYING_SIZE = 1 << 20  # a constant that is no vector is only taken for a scale or shift up to this many elements
+_OF_ANY_LENGTH = ("SparseTensor", "SparseSegment", "SparseDense", "SparseFill", "SparseRe", "SparseSlice", "Segment", "Unique", "DynamicPartition")
 _SPATIAL = ("strides", "padding", "dilations", "data_format", "explicit_paddings")
 
 
@@ -96,6 +97,8 @@ def _advice(op: str, why: str) -> str:
         return " (the value is written to a variable while it is computed: name the tensor before it with --output)"
     if op in ("PyFunc", "EagerPyFunc", "PyFuncStateless"):
         return " (Python code that is not part of the checkpoint: name the tensors after it with --input)"
+    if op.startswith(_OF_ANY_LENGTH):
+        return " (how many elements there are depends on the data: name a tensor after it with --input, and compute that yourself)"
     if op.startswith(("String", "Lookup", "HashTable", "Decode", "Parse", "RegexReplace", "AsString")) or "Hash" in op:
         return " (text or files: name the first numeric tensors after it with --input)"
     if op.startswith("Sparse") or op in ("Unique", "UniqueV2", "RaggedTensorToTensor"):
