@@ -234,6 +234,18 @@ def distances_held_against_each_other(tf):
 
 
 @network
+def scores_held_against_each_other(tf):
+    """The sum of a bias and a product is the score itself, and no part of the margin."""
+    user, item, wrong = (tf.placeholder(tf.int32, [None], name=name) for name in ("user", "item", "wrong"))
+    users, items, biases = tf.get_variable("users", [20, 4]), tf.get_variable("items", [20, 4]), tf.get_variable("biases", [20])
+    look = tf.nn.embedding_lookup
+    score = lambda i: tf.add(look(biases, i), tf.reduce_sum(look(users, user) * look(items, i), 1))  # noqa: E731
+    y = score(item)
+    tf.train.AdamOptimizer().minimize(tf.reduce_mean(tf.nn.relu(1.0 - (y - score(wrong)))))
+    return Net({user: [1, 5, 7], item: [2, 0, 19]}, [y])
+
+
+@network
 def solution_of_a_differential_equation(tf):
     """The equation is asked for at other points than the data are given at; it multiplies the solution with its derivatives."""
     at, points, labels = (tf.placeholder(tf.float32, [None, 1], name=name) for name in ("at", "points", "labels"))

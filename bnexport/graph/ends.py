@@ -60,6 +60,7 @@ class Ends:
         self._likelihood: set[str] = set()  # logarithms of a likelihood, and the arithmetic before them
         self._terms: set[str] = set()  # other parts of losses
         self._loss_roots: set[str] = set()  # what a loss makes terms of
+        self._margins: set[str] = set()  # differences that a loss asks to be greater than a margin
         self._copies: set[str] = set()  # made for a comparison with many thresholds at once
         self._position = {name: i for i, name in enumerate(self.live.graph.nodes)}
         self._untaken = self._not_chosen()
@@ -198,13 +199,17 @@ class Ends:
 
     def _is_margin_loss(self, node: Node, users: list[Node]) -> bool:
         """Whether a node belongs to max(a - b + margin, 0), of which a loss without labels is the mean, as over triplets."""
-        if node.op in ("Maximum", "Relu"):
-            difference = self.live.graph.nodes[self.live.inputs(node)[0].node]
-            while difference.op in ("Add", "AddV2", "Sub") and self._has_constant(difference):
-                difference = self.live.graph.nodes[next(r for r in self.live.inputs(difference) if self.live.is_dynamic(r)).node]
-            margin = node.op == "Relu" or self._has_constant(node)
-            return margin and difference.op == "Sub" and not self._has_constant(difference) and all(u.name in self.flow.lossy for u in users)
-        return node.op in ("Add", "AddV2", "Sub") and all(u.name in self._terms for u in users)
+        if node.op not in ("Maximum", "Relu"):
+            return node.name in self._margins and all(u.name in self._margins or u.name in self._terms for u in users)
+        difference = self.live.graph.nodes[self.live.inputs(node)[0].node]
+        behind = {difference.name}
+        while difference.op in ("Add", "AddV2", "Sub") and self._has_constant(difference):
+            difference = self.live.graph.nodes[next(r for r in self.live.inputs(difference) if self.live.is_dynamic(r)).node]
+            behind.add(difference.name)
+        margin = node.op == "Relu" or self._has_constant(node)
+        found = margin and difference.op == "Sub" and not self._has_constant(difference) and all(u.name in self.flow.lossy for u in users)
+        self._margins.update(behind if found else ())
+        return found
 
     def _has_constant(self, node: Node) -> bool:
         return not all(self.live.is_dynamic(r) for r in self.live.inputs(node)) and self._takes_plain_numbers(node)
