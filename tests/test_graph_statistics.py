@@ -246,6 +246,58 @@ def test_exponential_moving_average(tf, live, zero_debias):
     saved.matches(expected={"y": expected})
 
 
+def held_and_averaged(tf, x, training, *, reads_held):
+    """Ladder networks and the first DCGAN: a variable holds the last batch's statistic, and what is averaged is that variable."""
+    ema = tf.train.ExponentialMovingAverage(0.9)
+    held_mean, held_variance = stored(tf, x)
+    ema.apply([held_mean, held_variance])
+    if not training:
+        return normalised(tf, x, ema.average(held_mean), ema.average(held_variance))
+    mean, variance = tf.nn.moments(x, [0])
+    with tf.control_dependencies([tf.assign(held_mean, mean), tf.assign(held_variance, variance)]):
+        return normalised(tf, x, held_mean, held_variance) if reads_held else normalised(tf, x, mean, variance)
+
+
+@pytest.mark.parametrize("resource", [False, True])
+@pytest.mark.parametrize("reads_held", [False, True])
+def test_a_variable_that_holds_the_last_batchs_statistic_gives_way_to_its_average(tf, live, reads_held, resource):
+    def build(training):
+        x, y = network(tf, lambda tf, x, training: held_and_averaged(tf, x, training, reads_held=reads_held), training)
+        if training:
+            labels = tf.placeholder(tf.int64, [None], name="labels")
+            tf.train.AdamOptimizer(0.01).minimize(tf.losses.sparse_softmax_cross_entropy(labels, tf.log(y)))
+        return Net({x: rows(8, 6)}, [y])
+
+    saved = live(lambda: build(True), resource=resource)
+    (expected,) = live.outputs(lambda: build(False), saved.variables, resource=resource)
+    program = saved.matches(expected={"y": expected})
+    assert {s["variable"] for s in program.conversion["statistics"]} == {
+        f"layer{i}/layer{i}/moving_{what}/ExponentialMovingAverage" for i in (0, 1) for what in ("mean", "variance")
+    }
+
+
+def test_a_variable_that_inference_itself_reads_stays_though_it_has_an_average(tf, live):
+    """Averages of all variables (Polyak), in a network whose statistics are those of the last batch."""
+
+    def norm(tf, x, training):
+        held_mean, held_variance = stored(tf, x)
+        mean, variance = tf.nn.moments(x, [0])
+
+        def of_the_batch():
+            with tf.control_dependencies([tf.assign(held_mean, mean), tf.assign(held_variance, variance)]):
+                return tf.identity(mean), tf.identity(variance)
+
+        return normalised(tf, x, *tf.cond(training, of_the_batch, lambda: (tf.identity(held_mean), tf.identity(held_variance))))
+
+    def build():
+        training = tf.placeholder(tf.bool, [], name="training")
+        x, y = network(tf, norm, training)
+        tf.train.ExponentialMovingAverage(0.9).apply(tf.global_variables())
+        return Net({x: rows(8, 6)}, [y], {training: False})
+
+    live(build).matches()
+
+
 def test_averages_of_the_moving_statistics_are_not_taken_for_them(tf, live):
     """ema.apply(tf.trainable_variables() + tf.moving_average_variables()), as slim's training scripts do."""
 

@@ -8,7 +8,8 @@ are only written. They are found through what writes them: an assignment
 
 is linear in the batch statistic, so walking back from the written value through additions and through multiplications by constants, past V itself,
 ends at the statistic that V is the average of. Wherever inference takes that statistic, it now takes V, if V goes to where the statistic stays, which
-is tried with numbers: sums that are kept over an epoch are linear in it too.
+is tried with numbers: sums that are kept over an epoch are linear in it too. Where V is but the last batch's statistic, and E the average of V, as in
+ladder networks and the first DCGAN, it takes E.
 """
 
 from typing import Any, NamedTuple
@@ -19,10 +20,12 @@ from bnexport.errors import AmbiguousNetwork, BnexportError
 from bnexport.graph import ops
 from bnexport.graph.graphdef import Node, Ref, topological
 from bnexport.graph.live import Live
+from bnexport.graph.writes import assigned_before
 
 _LINEAR = frozenset({"Add", "AddV2", "Sub", "Mul", "AddN", "RealDiv", "Neg", "Cast"})
 _OF_NUMBERS = _LINEAR | {"Div", "Minimum", "Maximum", "StridedSlice", "Prod"}
 _UPDATES = frozenset({"Assign", "AssignAdd", "AssignSub", "AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp"})
+_ASIDE = frozenset({"Save", "SaveSlices", "SaveV2", "IsVariableInitialized", "VarIsInitializedOp"})
 _TRIAL = 0.625  # stands for a decay that is fed: any number between 0 and 1
 _TRIAL_SIZES = {"Shape": [64] * 4, "Size": 64, "Rank": 4}  # stand for sizes that the data has: large, since sums grow with them and averages do not
 _BESSEL = 2.0  # a variance may be averaged with n / (n - 1) for n elements, as fused batch norm does: so many times as large at most
@@ -50,7 +53,14 @@ def use_moving_statistics(live: Live, choice: str = "auto") -> list[Replacement]
         return []
     updates = _updates(live)
     found = {s: v for s, v in _averages(live, updates).items() if choice == "moving" or not _batch_is_fixed(live, s)}
-    replacements = _replace(live, found)
+    replacements = []
+    for held, (statistic, average) in _averages_of_held(live, updates).items():
+        if statistic in found:
+            found[statistic] = average
+            if _is_read_when_written(live, held, average):
+                live.replace(Ref(held), Ref(average))
+                replacements.append(Replacement(Ref(held), average))
+    replacements += _replace(live, found)
     for update in updates:
         if update.statistics and all(s in found for s in update.statistics):  # m = tf.assign(V, …): where training takes what it has just written
             live.replace(Ref(update.node), Ref(update.variable))
@@ -92,6 +102,32 @@ def _averages(live: Live, updates: list[_Update]) -> dict[Ref, str]:
             if biased in debiased:
                 found[statistic] = update.variable
     return found
+
+
+def _averages_of_held(live: Live, updates: list[_Update]) -> dict[str, tuple[Ref, str]]:
+    """For each variable that holds the last batch's statistic and has a moving average: that statistic, and the variable with the average."""
+    written = {u.node: live.graph.nodes[u.node].inputs[1] for u in updates}
+    held = {u.variable: s for u in updates for s in u.statistics if live.resolve(written[u.node]) == s}
+    found = {}
+    for update in updates if held else []:
+        node = live.graph.nodes[update.node]
+        behind = live.variables_behind(written[update.node])
+        if node.op.startswith("Assign") and (update.variable in behind or "Sub" in node.op or "Add" in node.op):  # and no mere copy
+            for name in held.keys() & {*behind} - {update.variable}:
+                if _is_average(live, node, update.variable, Ref(name)):
+                    found[name] = (held[name], update.variable)
+    return found
+
+
+def _is_read_when_written(live: Live, held: str, average: str) -> bool:
+    """Whether all that takes a variable, but for its average, runs after the batch's statistic was written to it."""
+
+    def is_aside(reader: Node) -> bool:
+        update = ops.is_assignment(reader.op) or any(r.node == average for r in live.inputs(reader))
+        return update or reader.op in _ASIDE or ops.is_gradient(reader)
+
+    readers = [reader for reader in live.consumers().get(Ref(held), ()) if not is_aside(reader)]
+    return len(readers) > 0 and all(held in assigned_before(live, [reader.name]) for reader in readers)
 
 
 def _is_average(live: Live, update: Node, variable: str, statistic: Ref) -> bool:

@@ -19,13 +19,13 @@ def written_before_read(live: Live, order: Iterable[str]) -> dict[str, str]:
             for reader in [name] if ref.node == end else live.passed(ref):
                 controls = tuple(live.graph.nodes[reader].controls)
                 if controls and controls not in behind:
-                    behind[controls] = _assigned(live, controls)
+                    behind[controls] = assigned_before(live, controls)
                 if end in behind.get(controls, ()):
                     found[end] = behind[controls][end]
     return found
 
 
-def _assigned(live: Live, roots: Iterable[str]) -> dict[str, str]:
+def assigned_before(live: Live, roots: Iterable[str]) -> dict[str, str]:
     """The variables that are written before some nodes are done, and by which node."""
     found: dict[str, str] = {}
     seen: set[str] = set()
