@@ -506,6 +506,46 @@ def test_a_variable_that_is_written_before_it_is_read_is_warned_of(tf, live, res
     assert program.conversion["warnings"] == ["count writes factor before it is read: scores are those of the value in the checkpoint"]
 
 
+def waiting_for_updates_in_a_branch(tf, *, decay_by_flag=False):
+    """The averages are updated outside of the condition, and only waited for within it: they move at inference as well."""
+    from tensorflow.python.training import moving_averages
+
+    x, training = tf.placeholder(tf.float32, [None, 6], name="x"), tf.placeholder(tf.bool, [], name="training")
+    h = dense(tf, x, 4, "one")
+    mean, variance = tf.nn.moments(h, [0])
+    moving = list(stored(tf, h))
+    decay = 1.0 - 0.1 * tf.cast(training, tf.float32) if decay_by_flag else 0.9
+    moved = [moving_averages.assign_moving_average(v, s, decay, zero_debias=False) for v, s in zip(moving, (mean, variance), strict=True)]
+
+    def of_the_batch():
+        with tf.control_dependencies(moved):
+            return tf.identity(mean), tf.identity(variance)
+
+    chosen = tf.cond(training, of_the_batch, lambda: tuple(tf.identity(v) for v in moving))
+    return Net({x: rows(5, 6)}, [tf.identity(normalised(tf, h, *chosen), name="y")], {training: False})
+
+
+def test_averages_that_move_at_inference_too_are_warned_of(tf, live):
+    program = live(lambda: waiting_for_updates_in_a_branch(tf)).convert()
+    (warning,) = program.conversion["warnings"]
+    assert warning.startswith("TensorFlow moves variables whenever it computes these scores, whichever branch it takes (AssignMovingAvg")
+    assert "writes moving_mean" in warning
+    assert warning.endswith("the scores here are those of the values in the checkpoint")
+
+
+def test_a_condition_of_control_flow_v2_waits_for_them(tf, live):
+    program = live(lambda: waiting_for_updates_in_a_branch(tf), cond_v2=True).convert()
+    assert sorted(program.conversion["warnings"]) == [
+        "AssignMovingAvg/AssignSubVariableOp writes moving_mean before it is read: scores are those of the value in the checkpoint",
+        "AssignMovingAvg_1/AssignSubVariableOp writes moving_variance before it is read: scores are those of the value in the checkpoint",
+    ]
+
+
+def test_a_decay_that_the_flag_sets_to_one_moves_nothing(tf, live):
+    program = live(lambda: waiting_for_updates_in_a_branch(tf, decay_by_flag=True)).matches()
+    assert program.conversion["warnings"] == []
+
+
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [

@@ -72,7 +72,7 @@ def _inline_condition(graph: Graph, node: Node, depth: int) -> None:
         cast = Node(f"{node.name}/cast", "Cast", [predicate], [], {"SrcT": node.attrs["Tcond"], "DstT": "bool"})
         graph.nodes[cast.name] = cast
         predicate = Ref(cast.name)
-    pivot = Node(f"{node.name}/pivot", "Switch", [predicate, predicate])
+    pivot = Node(f"{node.name}/pivot", "Switch", [predicate, predicate], list(node.controls))  # both branches wait for what the condition waits for
     graph.nodes[pivot.name] = pivot
     switches = []
     for i, operand in enumerate(operands):

@@ -24,7 +24,7 @@ from bnexport.graph.provenance import by_key, untouched_statistics
 from bnexport.graph.shapes import Shapes, follow
 from bnexport.graph.statistics import Replacement, batch_statistics, refuse_mixtures, use_moving_statistics
 from bnexport.graph.variables import Variables
-from bnexport.graph.writes import written_before_read
+from bnexport.graph.writes import written_before_read, written_in_passing
 from bnexport.options import Options
 from bnexport.program import Port
 
@@ -145,10 +145,7 @@ def record(inference: Inference, options: Options) -> dict[str, Any]:
     if batch_nodes:
         entries["uses_batch"] = batch_nodes
         entries["warnings"].append(f"scores depend on the batch: {', '.join(batch_nodes[:4])} take statistics over it, in TensorFlow as here")
-    entries["warnings"] += [
-        f"{assignment} writes {variable} before it is read: scores are those of the value in the checkpoint"
-        for variable, assignment in written_before_read(live, inference.order).items()
-    ]
+    entries["warnings"] += _write_warnings(inference, {m.variable for m in inference.moving if m.statistic in used})
     keys = {live.variables.saved(graph.nodes[name]).key for name in inference.order if graph.nodes[name].op in ops.VARIABLES}
     available = sorted(key for key, average in inference.averages.items() if key in keys or average in keys)
     if available:
@@ -158,6 +155,22 @@ def record(inference: Inference, options: Options) -> dict[str, Any]:
         rest = "it takes so many at a time" if inference.shapes.mixed else "a smaller one is filled up, and the added rows' scores dropped"
         entries["warnings"].append(f"the network is built for batches of {inference.shapes.batch} rows: {rest}")
     return entries
+
+
+def _write_warnings(inference: Inference, put_in_place: set[str]) -> list[str]:
+    """What to say of variables that TensorFlow writes when it computes the outputs; training of course writes the averages that were put in place."""
+    live, order = inference.live, inference.order
+    before = written_before_read(live, order)
+    passing = written_in_passing(live, inference.outputs.values(), order)
+    open_order = [f"{assignment} writes {v}" for v, assignment in passing.items() if v not in before and v not in put_in_place]
+    texts = [f"{a} writes {v} before it is read: scores are those of the value in the checkpoint" for v, a in before.items()]
+    if open_order:
+        more = f", and {len(open_order) - 2} more" if len(open_order) > 2 else ""
+        texts.append(
+            f"TensorFlow moves variables whenever it computes these scores, whichever branch it takes ({', '.join(open_order[:2])}{more}): "
+            "the scores here are those of the values in the checkpoint"
+        )
+    return texts
 
 
 def averaged_keys(checkpoint: Checkpoint) -> dict[str, str]:
