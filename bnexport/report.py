@@ -111,7 +111,7 @@ def _flags(entries: Iterable[dict[str, Any]]) -> list[tuple[str, str, str]]:
     seen: dict[tuple[str, str], str] = {}
     for entry in entries:
         value = entry["value"]
-        text = str(value).lower() if isinstance(value, bool) else number(value)
+        text = str(value).lower() if isinstance(value, bool) else f'"{value}"' if isinstance(value, str) else number(value)
         seen.setdefault((entry["node"], text), f" ({entry['why']})" if entry.get("why") else "")
     return [(name, text, why) for (name, text), why in seen.items()]
 

@@ -326,6 +326,11 @@ def test_names_may_carry_the_number_of_the_output(tmp_path):
     assert bnexport("convert", SEED, tmp_path / "out.npz", *options).exit_code == 0
 
 
+def test_text_stands_in_quotes(tmp_path):
+    result = bnexport("convert", SEED, tmp_path / "out.npz", "--set", 'phase_train="no"')
+    assert "--set phase_train=no: the value is neither true, false, a number nor a list of them" in failed(result)
+
+
 def test_options_from_python_are_checked(tmp_path):
     with pytest.raises(UsageError, match="the value is neither true, false, a number nor a list of them"):
         convert_to(SEED, tmp_path / "out.npz", Options(set_values={"phase_train": "no"}))

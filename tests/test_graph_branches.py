@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from live_graph import Net, dense, rows
 
-from bnexport.errors import AmbiguousNetwork, BnexportError
+from bnexport.errors import AmbiguousNetwork, BnexportError, UsageError
 
 pytestmark = pytest.mark.tensorflow
 BOTH = pytest.mark.parametrize("cond_v2", [False, True], ids=["switch_merge", "cond_v2"])
@@ -379,6 +379,52 @@ def test_two_kinds_of_inference_ask(tf, live, cond_v2):
     with pytest.raises(AmbiguousNetwork, match="its predicate comes from mode; choose with --set mode=VALUE"):
         saved.convert()
     saved.matches(set_values={"mode": 2})
+
+
+def named_mode(tf, *, served):
+    """The flag is a word: "train", or anything else; "serve" may be something of its own."""
+    mode = tf.placeholder(tf.string, [], name="mode")
+    x, y = network(tf, lambda a, b: tf.cond(tf.equal(mode, "train"), a, b))
+    if served:
+        y = tf.cond(tf.equal(mode, "serve"), lambda: y * 2.0, lambda: tf.identity(y))
+    return Net({x: rows(5, 6)}, [tf.identity(y, name="scores")], {mode: "serve" if served else "test"})
+
+
+@BOTH
+def test_a_word_that_is_compared(tf, live, cond_v2):
+    program = live(lambda: named_mode(tf, served=False), cond_v2=cond_v2).matches(outputs=["scores"])
+    assert flags(program) == {"mode": ""}
+
+
+@BOTH
+def test_a_word_that_the_user_has_to_say(tf, live, cond_v2):
+    saved = live(lambda: named_mode(tf, served=True), cond_v2=cond_v2)
+    with pytest.raises(AmbiguousNetwork, match="its predicate comes from mode; choose with --set mode='\"TEXT\"'"):
+        saved.convert(outputs=["scores"])
+    with pytest.raises(UsageError, match="--set mode=1: mode is text; give it in quotes that reach bnexport"):
+        saved.convert(outputs=["scores"], set_values={"mode": 1})
+    saved.matches(outputs=["scores"], set_values={"mode": "serve"})
+
+
+def test_a_flag_that_is_decided_is_not_asked_for(tf, live):
+    """Inference's side chooses once more, by something that is fed: only that is open."""
+
+    def build():
+        phase, domain = tf.placeholder(tf.bool, [], name="phase"), tf.placeholder(tf.int32, [], name="domain")
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        h = dense(tf, x, 4, "one")
+        factors = [tf.get_variable(f"factor{i}", [4]) for i in (0, 1)]
+        y = tf.cond(
+            phase,
+            lambda: tf.nn.dropout(h, 0.5),
+            lambda: h * tf.cond(tf.equal(domain, 0), lambda: tf.identity(factors[0]), lambda: tf.identity(factors[1])),
+        )
+        return Net({x: rows(5, 6)}, [tf.identity(y, name="y")], {phase: False, domain: 1})
+
+    saved = live(build)
+    with pytest.raises(AmbiguousNetwork, match=r"its predicate comes from domain; choose with --set domain=VALUE$"):
+        saved.convert(outputs=["y"])
+    saved.matches(outputs=["y"], set_values={"domain": 1})
 
 
 def test_evidence_on_both_sides_asks(tf, live):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from live_graph import Net, dense, rows
 
-from bnexport.errors import GraphError, InputError, UnsupportedOps, UsageError
+from bnexport.errors import BundleError, GraphError, InputError, UnsupportedOps, UsageError
 from bnexport.runner import load
 
 pytestmark = pytest.mark.tensorflow
@@ -150,6 +150,24 @@ def test_constants_with_the_batch_in_them_keep_it(tf, live):
     saved = live(build)
     program = saved.matches()
     assert program.conversion["batch"] == 4
+
+
+@pytest.mark.parametrize("towers", [2, 3])
+def test_a_batch_that_is_shared_out_to_devices(tf, live, towers):
+    """Each device takes its part of the rows, with the same weights; what does not divide is refused, as TensorFlow does."""
+
+    def build(size=6):
+        x = tf.placeholder(tf.float32, [None, 5], name="x")
+        scores = []
+        for i, part in enumerate(tf.split(x, towers)):
+            with tf.variable_scope("tower", reuse=i > 0):
+                scores.append(dense(tf, tf.nn.relu(dense(tf, part, 4, "one")), 3, "two"))
+        return Net({x: rows(size, 5)}, [tf.concat(scores, 0, name="y")])
+
+    saved = live(build)
+    other_batches(saved, build, live, [18, 1200])
+    with pytest.raises(BundleError, match=r"the layer 'split' \(Split\) cannot be computed"):
+        load(saved.prefix.with_name("out.npz")).predict(rows(7, 5))
 
 
 def test_a_dynamic_batch_from_tf_shape(tf, live):

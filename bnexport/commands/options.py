@@ -61,12 +61,14 @@ def _values(_: click.Context, __: click.Parameter, texts: Sequence[str]) -> dict
 
 
 def _value(name: str, text: str) -> Any:
-    """A bool, an int, a float, or a list of them, nested evenly."""
+    """A bool, an int, a float, or a list of them, nested evenly; or text in quotes."""
     import json
 
     import numpy as np
 
     word = text.strip().lower()
+    if word[0] == word[-1] == '"' and len(word) > 1:
+        return text.strip()[1:-1]
     try:
         value = json.loads(word)
     except ValueError:

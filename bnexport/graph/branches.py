@@ -10,11 +10,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from bnexport.errors import BnexportError
 from bnexport.graph import ops
 from bnexport.graph.graphdef import Graph, Node, Ref
+from bnexport.graph.names import as_array
 
 Side = tuple[Ref, int]
 """A predicate and the value (0 or 1) that it has here."""
@@ -237,7 +236,7 @@ def _decide(
 ) -> Flag | None:
     node = branches.graph.nodes[name]
     present = actual(node)
-    domain = _DOMAINS.get(_kind(node), ())
+    domain = _words(branches.graph, candidates) if node.attrs.get("dtype") == "object" else _DOMAINS.get(_kind(node), ())
     if present is not None:
         domain = (present, *(v for v in domain if v != present))
     evidence = {p: predicates[p] for p in candidates}
@@ -248,7 +247,7 @@ def _decide(
         count, why, chosen = 0, "", []
         for predicate, sides in evidence.items():
             try:
-                result = int(bool(evaluate(predicate, {**known, Ref(name): np.asarray(value)})))
+                result = int(bool(evaluate(predicate, {**known, Ref(name): as_array(value)})))
             except BnexportError:
                 return None  # the predicate needs more than flags: it is looked at again if an output depends on it
             count += len(sides[result])
@@ -265,6 +264,13 @@ def _decide(
     if present is not None and node.op != "Const":  # (which has its value without being decided)
         return Flag(name, node.op, present, "its own value; nothing in the graph tells training from inference")
     return None
+
+
+def _words(graph: Graph, predicates: Iterable[Ref]) -> tuple[str, ...]:
+    """What a text may be that predicates compare with others: each of these, and none of them."""
+    nodes = (graph.node(skip_identities(graph, ref).node) for predicate in predicates for ref in graph.node(predicate.node).inputs)
+    texts = [text for node in nodes if node.op == "Const" and node.attrs["dtype"] == "object" for text in node.attrs["value"].reshape(-1)]
+    return (*dict.fromkeys(text.decode(errors="replace") for text in texts), "")
 
 
 def _kind(node: Node) -> str:

@@ -12,7 +12,7 @@ from bnexport.errors import AmbiguousNetwork, BnexportError, GraphError, TensorN
 from bnexport.graph import ops
 from bnexport.graph.branches import Branches, Flag, find_branches, find_flags, flags_of
 from bnexport.graph.graphdef import Graph, Node, Ref, constant_node, topological
-from bnexport.graph.names import as_declared
+from bnexport.graph.names import as_array, as_declared
 from bnexport.graph.variables import Variables
 from bnexport.kernels import OPS
 from bnexport.kernels.table import NDArray, evaluate, ieee
@@ -65,7 +65,7 @@ class Live:
         self.flags = find_flags(self.branches, self._assume, self.fixed, self._actual)
         for flag in self.flags:
             shape = graph.nodes[flag.node].attrs.get("shape") if flag.op in ops.VARIABLES else None
-            self.fixed[Ref(flag.node)] = np.reshape(flag.value, shape or ())  # (a variable of shape [1] may be a weight as well)
+            self.fixed[Ref(flag.node)] = as_array(flag.value).reshape(shape or ())  # (a variable of shape [1] may be a weight as well)
         self._forget()
 
     def _forget(self) -> None:
@@ -231,10 +231,10 @@ class Live:
 
     def undecided(self, merge: Node) -> str:
         """What to tell the user of a condition whose branches are both possible."""
-        predicates = self.branches.predicates_at(merge)
+        predicates = [p for p in self.branches.predicates_at(merge) if self._predicate(p) is None]
         flags = sorted({f for p in predicates for f in flags_of(self.graph, p) - {ref.node for ref in self.fixed} or {self.resolve(p).node}})
-        boolean = {f for f in flags if self.graph.nodes[f].attrs.get("dtype", "bool") == "bool"}
-        names = " or ".join(f"--set {name}={'true|false' if name in boolean else 'VALUE'}" for name in flags) or "--output"
+        values = {"bool": "true|false", "object": "'\"TEXT\"'"}
+        names = " or ".join(f"--set {name}={values.get(self.graph.nodes[name].attrs.get('dtype', 'bool'), 'VALUE')}" for name in flags) or "--output"
         return (
             f"{self.graph.source}: nothing in the graph tells which branch of the condition at {merge.name!r} is inference's; "
             f"its predicate comes from {', '.join(flags) or 'a computed value'}; choose with {names}"

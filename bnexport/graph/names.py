@@ -33,6 +33,11 @@ def find_named(graph: Graph, text: str) -> Ref:
     return ref
 
 
+def as_array(value: Any) -> NDArray:
+    """A flag's value; text as TensorFlow keeps it, in bytes."""
+    return np.asarray(value.encode(), object) if isinstance(value, str) else np.asarray(value)
+
+
 def as_declared(graph: Graph, ref: Ref, value: Any) -> NDArray:
     """A value that the user gave, in the dtype that the graph declares; a float in a float's place may be written as an integer.
 
@@ -46,6 +51,10 @@ def as_declared(graph: Graph, ref: Ref, value: Any) -> NDArray:
     except ValueError:  # rows of different lengths
         array = np.asarray(str(value))
     said = f"{graph.source}: --set {ref}={value!s:.60}"
+    if declared == "object":
+        if not isinstance(value, str):
+            raise UsageError(f"{said}: {ref} is text; give it in quotes that reach bnexport, such as --set {ref}='\"TEXT\"'")
+        return as_array(value)
     if array.dtype.kind not in "biuf":
         raise UsageError(f"{said}: the value is neither true, false, a number nor a list of them")
     if declared == "bool" and not np.isin(array, (0, 1)).all():

@@ -7,6 +7,7 @@ equal by being cut off (the first 32 words of a text, an image after strides of 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import lcm
 from typing import Any
 
 import numpy as np
@@ -108,6 +109,12 @@ def follow(live: Live, inputs: Mapping[str, Ref], outputs: Sequence[Ref], order:
             except GraphError:
                 pass  # what was found first is told
         if batch is None:
+            parts = lcm(*(live.graph.nodes[name].attrs["num_split"] for name in order if live.graph.nodes[name].op == "Split"))
+            if parts > 1:
+                try:  # a batch that is shared out to several devices
+                    return _probe_twice(live, declared, order, (parts * PROBES[0], parts * PROBES[1]), None)
+                except GraphError:
+                    pass
             raise GraphError(f"{error}{_open_batch(live, inputs, declared)}") from error
     shapes = _probe_twice(live, declared, order, (batch, batch), None)
     ends = [shapes.found[ref] for ref in outputs]
