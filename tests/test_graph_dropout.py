@@ -351,3 +351,44 @@ def test_alpha_dropout_is_not_taken_for_dropout(tf, live):
 
     with pytest.raises(GraphError, match="RandomUniform"):
         live(build).convert()
+
+
+@pytest.mark.parametrize("level", ["constant", "variable", "fed"])
+def test_noise_that_is_multiplied_by_zero(tf, live, level):
+    """The clean half of a ladder network: the same code as the noisy half, with a noise level of 0."""
+
+    def build():
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        noise = {
+            "constant": lambda: 0.0,
+            "variable": lambda: tf.get_variable("level", [], initializer=tf.zeros_initializer(), trainable=False),
+            "fed": lambda: tf.placeholder(tf.float32, [], name="level"),
+        }[level]()
+        h = x + tf.random_normal(tf.shape(x)) * noise
+        h = tf.nn.relu(dense(tf, h, 5, "one"))
+        h = tf.random_normal(tf.shape(h), stddev=0.5) * noise + h
+        return Net({x: rows(4, 6)}, [tf.identity(dense(tf, h, 3, "two"), name="y")], {noise: 0.0} if level == "fed" else {})
+
+    saved = live(build)
+    program = saved.matches(outputs=["y"], **({"set_values": {"level": 0}} if level == "fed" else {}))
+    assert [layer.op for layer in program.layers] == ["Dense", "Dense"]
+
+
+def test_noise_that_is_heard_is_refused(tf, live):
+    def build():
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        return Net({x: rows(4, 6)}, [dense(tf, x + tf.random_normal(tf.shape(x)) * 0.1, 3, "one")])
+
+    with pytest.raises(UnsupportedOps, match="RandomStandardNormal: random_normal/RandomStandardNormal"):
+        live(build).convert()
+
+
+def test_noise_times_zero_of_another_shape_than_the_data_is_not_left_out(tf, live):
+    """What it is added to is spread out to its shape."""
+
+    def build():
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        return Net({x: rows(4, 6)}, [tf.reduce_max(dense(tf, x, 3, "one"), 1, keepdims=True) + tf.random_normal([4, 3]) * 0.0])
+
+    with pytest.raises(UnsupportedOps, match="RandomStandardNormal"):
+        live(build).convert()

@@ -48,6 +48,37 @@ def remove_dropout(live: Live) -> list[Dropout]:
     return removed
 
 
+def remove_silent_noise(live: Live) -> None:
+    """Takes away noise that is multiplied by zero: x + normal(shape of x) * 0 is x, as the clean half of a ladder network has it."""
+    users = live.consumers()
+    for start in [n for n in live.graph.nodes.values() if ops.is_random(n.op) and n.inputs]:
+        queue = [(Ref(start.name), False)]
+        while queue:
+            noise, silent = queue.pop()
+            for user in users.get(noise, ()):
+                operands = live.inputs(user)
+                if len(operands) != 2 or user.op not in ("Mul", *_ADDS):
+                    continue
+                other = operands[1] if operands[0] == noise else operands[0]
+                number = _number(live, other)
+                if user.op != "Mul" and silent and _is_shape_of(live, live.inputs(start)[0], other):
+                    live.replace(Ref(user.name), other)
+                elif number is not None and (user.op == "Mul" or number == 0):
+                    queue.append((Ref(user.name), silent or (user.op == "Mul" and number == 0)))
+
+
+def _number(live: Live, ref: Ref) -> float | None:
+    node = live.graph.nodes[ref.node]
+    if node.op in ops.VARIABLES and (not live.variables.holds(node) or live.variables.array(node).shape != ()):
+        return None
+    return _trial_value(live, ref, None)
+
+
+def _is_shape_of(live: Live, shape: Ref, data: Ref) -> bool:
+    node = live.graph.nodes[shape.node]
+    return node.op == "Shape" and live.inputs(node)[0] == data
+
+
 def _masks(live: Live, users: dict[Ref, list[Node]], uniform: Ref) -> Iterator[tuple[Ref, Ref, bool]]:
     """(mask, threshold, whether the threshold is the keep probability), for each mask made of a uniform number."""
     seen: set[Ref] = set()

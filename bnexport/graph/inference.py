@@ -10,7 +10,7 @@ from bnexport.checkpoint.tensor_protos import dtype_name
 from bnexport.errors import GraphError, UsageError
 from bnexport.graph import ops
 from bnexport.graph.choices import choose_by_data
-from bnexport.graph.dropout import Dropout, remove_dropout
+from bnexport.graph.dropout import Dropout, remove_dropout, remove_silent_noise
 from bnexport.graph.endpoints import Endpoints, by_name, find_endpoints, named_endpoints, sources_of, split_name
 from bnexport.graph.files import read_graph
 from bnexport.graph.functions import inline_functions
@@ -85,6 +85,7 @@ def read_inference(location: Location, options: Options) -> Inference:
         _write_out_loops(live, options)
         live = Live(graph, variables, given)
     dropouts = remove_dropout(live)
+    remove_silent_noise(live)
     moving = use_moving_statistics(live, options.statistics)
     choose_by_data(live)
     join_partitions(live)
