@@ -536,6 +536,27 @@ def test_what_belongs_nowhere_is_not_dropped_silently(tmp_path):
     assert "what belongs to no layer was left out, as --order does not name it: prelu/slope" in record["warnings"]
 
 
+def test_vectors_without_a_name_that_fit_a_layer_are_not_left_out_for_order(tmp_path):
+    """`batch_norm_wrapper` of 2016: scale, beta, pop_mean and pop_var without a name, behind each kernel. The first of them is no bias."""
+    arrays = {"Variable": kernel(4, 3), "Variable_5": kernel(3, 2)} | {f"Variable_{i}": np.ones(3, np.float32) for i in (1, 2, 3, 4)}
+    prefix = forged(tmp_path, arrays)
+    for order in ([], ["Variable", "Variable_5"]):
+        with pytest.raises(ScopeError, match=r"Variable_2 \[3\], Variable_3 \[3\], Variable_4 \[3\].*convert with the graph"):
+            to_program(prefix, Options(order=order))
+
+
+def test_half_batch_norms_beside_the_layers_in_order_are_not_left_out(tmp_path):
+    """`mu` and `sigma` are no names of statistics that everybody would read alike; another network's parts are nobody's concern."""
+    part = {"bn/beta": np.zeros(3, np.float32), "bn/gamma": np.ones(3, np.float32), "bn/mu": np.zeros(3, np.float32)}
+    layers = {"fc1/w": kernel(4, 3), "fc2/w": kernel(3, 2)}
+    with pytest.raises(ScopeError, match=r"the batch norms bn \(only beta and gamma, 3 channels\) may belong to the layers that --order names"):
+        to_program(forged(tmp_path, layers | part), Options(order=["fc1", "fc2"]))
+    (folder := tmp_path / "other").mkdir()
+    apart = {f"net/{name}": a for name, a in layers.items()} | {f"critic/{name}": a for name, a in part.items()}
+    record = to_program(forged(folder, apart), Options(order=["net/fc1", "net/fc2"])).conversion
+    assert "what belongs to no layer was left out, as --order does not name it: critic/bn/mu, critic/bn" in record["warnings"]
+
+
 def test_nothing_like_a_layer_is_an_error_that_lists_what_there_is(tmp_path):
     prefix = forged(tmp_path, seed_norm("bn", 3) | {"global_step": np.int64(1)})
     with pytest.raises(ScopeError, match=r"no variable looks like the kernel of a layer; it holds bn/beta \[3\], .*global_step \[\]$"):

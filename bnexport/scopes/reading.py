@@ -9,11 +9,11 @@ from bnexport.checkpoint import Checkpoint, TensorInfo
 from bnexport.checkpoint.reader import OBJECT_GRAPH_KEY
 from bnexport.errors import ScopeError, UsageError
 from bnexport.scopes.linears import Linear, match_linears
-from bnexport.scopes.names import listed
+from bnexport.scopes.names import Path, listed
 from bnexport.scopes.norms import Norm, described, match_norms
 from bnexport.scopes.order import chains, follows, networks, parts_that_chain
 from bnexport.scopes.placement import Placement, fits, place_norms
-from bnexport.scopes.roles import BETA, EMBEDDING, KERNEL, RECURRENT, UNKNOWN, Named, VariableRole, classify, display_name
+from bnexport.scopes.roles import BETA, BIAS, EMBEDDING, KERNEL, RECURRENT, UNKNOWN, Named, VariableRole, classify, display_name
 
 
 @dataclass(slots=True)
@@ -127,6 +127,7 @@ def choose(prefix: object, reading: Reading, order: Sequence[str], aliases: Mapp
     else:
         placement = place_norms(prefix, chain, reading.linears, reading.norms)
     _refuse_betas_that_may_be_biases(prefix, chain, placement.places)
+    _refuse_what_may_be_theirs(prefix, reading, chain)
     kept = {id(part) for part in [*chain, *placement.places.values()]}
     left_out = [layer.name for layer in reading.linears if id(layer) not in kept]
     left_out += [norm.name for norm in reading.norms if id(norm) not in kept]
@@ -145,6 +146,22 @@ def _refuse_betas_that_may_be_biases(prefix: object, chain: Sequence[Linear], pl
             )
 
 
+def _refuse_what_may_be_theirs(prefix: object, reading: Reading, chain: Sequence[Linear]) -> None:
+    """Parts of batch norms, and vectors without a name, that fit a layer in `--order`: without them it would be another network."""
+
+    def fits_one(scope: Path, width: int) -> bool:
+        return any(layer.outs == width and layer.kernel.path[: len(scope)] == scope for layer in chain)
+
+    norms = described([norm for norm in reading.incomplete if fits_one(norm.scope[:-1], norm.width)])
+    vectors = listed([_shown(v) for v in reading.stray if v.unnamed and v.role == BIAS and fits_one(v.path[:-1], v.width)])
+    what = " and ".join(part for part in (norms and f"the batch norms {norms}", vectors and f"the vectors {vectors}") if part)
+    if what:
+        raise ScopeError(
+            f"{prefix}: {what} may belong to the layers that --order names: no name says what they are for, and without them it would be "
+            "another network; convert with the graph (.meta)"
+        )
+
+
 def _matched_biases(chain: Sequence[Linear]) -> list[str]:
     pairs = [f"{layer.bias.key} to {layer.kernel.key}" for layer in chain if layer.bias is not None and layer.bias_by_order]
     return [f"biases have no names of their own and were matched by the order in which they were made: {listed(pairs)}"] if pairs else []
@@ -156,7 +173,7 @@ def _shown(variable: Named) -> str:
 
 def _refuse_strays(prefix: object, reading: Reading) -> None:
     """Variables that a network may compute with, but nobody knows where."""
-    hint = "convert with the graph (.meta), or name the layers that make up the network with --order"
+    hint = "convert with the graph (.meta), or, if another network has them, name the layers of this one with --order"
     if reading.incomplete:
         raise ScopeError(
             f"{prefix}: these batch norms have no moving mean and variance of their own, or too many: {described(reading.incomplete)}; {hint}"
