@@ -170,6 +170,18 @@ def test_a_batch_that_is_shared_out_to_devices(tf, live, towers):
         load(saved.prefix.with_name("out.npz")).predict(rows(7, 5))
 
 
+def test_a_batch_of_triplets(tf, live):
+    """Embeddings are taken apart into anchors, positives and negatives for the loss."""
+
+    def build(size=6):
+        x = tf.placeholder(tf.float32, [None, 5], name="x")
+        embeddings = tf.nn.l2_normalize(dense(tf, x, 4, "one"), 1)
+        anchors, positives, _ = tf.unstack(tf.reshape(embeddings, [-1, 3, 4]), 3, 1)
+        return Net({x: rows(size, 5)}, [tf.multiply(anchors, positives, name="y")])
+
+    other_batches(live(build), build, live, [3, 600])
+
+
 def test_a_dynamic_batch_from_tf_shape(tf, live):
     def build(size=5):
         x = tf.placeholder(tf.float32, [None, 6], name="x")

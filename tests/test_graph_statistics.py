@@ -506,6 +506,28 @@ def test_a_variable_that_is_written_before_it_is_read_is_warned_of(tf, live, res
     assert program.conversion["warnings"] == ["count writes factor before it is read: scores are those of the value in the checkpoint"]
 
 
+def test_a_fused_batch_norm_in_the_branch_of_training_is_no_output(tf, live):
+    """Its averages are moved within the branch as well: nothing of it is inference's."""
+    from tensorflow.python.training import moving_averages
+
+    def build():
+        x, training = tf.placeholder(tf.float32, [None, 6, 6, 2], name="x"), tf.placeholder(tf.bool, [], name="training")
+        gamma, beta, mean, variance = (tf.get_variable(n, [2]) for n in ("gamma", "beta", "moving_mean", "moving_variance"))
+
+        def of_the_batch():
+            y, m, v = tf.nn.fused_batch_norm(x, gamma, beta)
+            with tf.control_dependencies([moving_averages.assign_moving_average(a, s, 0.9) for a, s in ((mean, m), (variance, v))]):
+                return tf.identity(y)
+
+        def of_all():
+            return tf.nn.fused_batch_norm(x, gamma, beta, mean=mean, variance=variance, is_training=False)[0]
+
+        h = tf.reshape(tf.cond(training, of_the_batch, of_all), [-1, 72])
+        return Net({x: rows(4, 6, 6, 2)}, [tf.nn.softmax(dense(tf, h, 3, "out"), name="y")], {training: False})
+
+    live(build).matches()
+
+
 def waiting_for_updates_in_a_branch(tf, *, decay_by_flag=False):
     """The averages are updated outside of the condition, and only waited for within it: they move at inference as well."""
     from tensorflow.python.training import moving_averages

@@ -513,6 +513,25 @@ def test_a_bias_that_may_be_beta_is_an_error(tmp_path):
         to_program(forged(tmp_path, arrays))
 
 
+def averages(scope, width):
+    """What tf.train.ExponentialMovingAverage keeps of tf.nn.moments: a batch norm without beta and gamma of its own."""
+    mean, variance = norm(width)[2:]
+    return {f"{scope}/Squeeze/ExponentialMovingAverage": mean, f"{scope}/Squeeze_1/ExponentialMovingAverage": variance}
+
+
+def test_biases_that_may_be_the_offsets_of_batch_norms_are_an_error(tmp_path):
+    """tf.nn.batch_normalization(x, mean, variance, B1, None, 1e-5) in a well-known tutorial, which has W1 and B1 at the top."""
+    arrays = {"W1": kernel(4, 3), "B1": np.ones(3, np.float32), "W2": kernel(3, 2), "B2": np.ones(2, np.float32)} | averages("moments", 3)
+    with pytest.raises(ScopeError, match=r"B1 \[3\] is beside the batch norm batch_norm, which has no beta"):
+        to_program(forged(tmp_path, arrays))
+
+
+def test_biases_before_batch_norms_without_beta_are_said(tmp_path):
+    arrays = {"fc1/w": kernel(4, 3), "fc1/b": np.ones(3, np.float32), "fc2/w": kernel(3, 2)} | averages("bn1/moments", 3)
+    record = to_program(forged(tmp_path, arrays)).conversion
+    assert "biases are added before the batch norms, which have no beta: fc1/b before bn1" in record["assumed"]
+
+
 def test_a_batch_norm_that_fits_nowhere_is_an_error(tmp_path):
     prefix = forged(tmp_path, {"W1": kernel(4, 3), "W2": kernel(3, 2)} | seed_norm("bn", 5))
     with pytest.raises(ScopeError, match=r"bn \(5 channels\) fit behind no layers: these are W1 \(4 → 3\), W2 \(3 → 2\)"):

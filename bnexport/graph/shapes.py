@@ -21,6 +21,7 @@ from bnexport.kernels import OPS
 from bnexport.kernels.table import Abstract, infer
 
 PROBES = (11, 13)  # two batch sizes that no real dimension is likely to be, so that a confusion shows as an error
+_PARTS = 60  # 2, 3, 4, 5 and 6 divide it: batches that come in such parts are followed with sizes that it divides
 OPEN_SIZES = (96, 128)  # for an image's height or width that the graph leaves open
 _SMALL_SIZES = ((2, 2), (2, 8), (2, 24))  # batch and open size, of which the first that fits the network shows what is cut off
 _LARGE_SIZES = ((17, 640),)
@@ -109,12 +110,12 @@ def follow(live: Live, inputs: Mapping[str, Ref], outputs: Sequence[Ref], order:
             except GraphError:
                 pass  # what was found first is told
         if batch is None:
-            parts = lcm(*(live.graph.nodes[name].attrs["num_split"] for name in order if live.graph.nodes[name].op == "Split"))
-            if parts > 1:
-                try:  # a batch that is shared out to several devices
-                    return _probe_twice(live, declared, order, (parts * PROBES[0], parts * PROBES[1]), None)
-                except GraphError:
-                    pass
+            splits = (live.graph.nodes[name].attrs["num_split"] for name in order if live.graph.nodes[name].op == "Split")
+            parts = lcm(_PARTS, *splits)
+            try:  # a batch that is shared out to several devices, or that holds pairs or triplets
+                return _probe_twice(live, declared, order, (parts * PROBES[0], parts * PROBES[1]), None)
+            except GraphError:
+                pass
             raise GraphError(f"{error}{_open_batch(live, inputs, declared)}") from error
     shapes = _probe_twice(live, declared, order, (batch, batch), None)
     ends = [shapes.found[ref] for ref in outputs]

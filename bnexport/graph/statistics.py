@@ -201,7 +201,7 @@ def _replace(live: Live, found: dict[Ref, str]) -> list[Replacement]:
             live.replace(statistic, Ref(variable))
             replacements.append(Replacement(statistic, variable))
     for name, outputs in trained.items():
-        if 1 in outputs and 2 in outputs:
+        if 1 in outputs and 2 in outputs and not live.is_dead(name):
             node = live.graph.nodes[name]
             stored = [*node.inputs[:3], Ref(outputs[1]), Ref(outputs[2])]
             inference = live.add(Node(f"{name}/inference", node.op, stored, [], {**node.attrs, "is_training": False}))

@@ -114,7 +114,8 @@ def choose(prefix: object, reading: Reading, order: Sequence[str], aliases: Mapp
         chain, assumed = _ordered(prefix, reading.linears)
         placement = place_norms(prefix, chain, reading.linears, reading.norms)
         _refuse_betas_that_may_be_biases(prefix, chain, placement.places)
-        return Choice(chain, placement.places, [], [*_matched_biases(chain), *reading.assumed, *assumed, *placement.assumed])
+        notes = [*_matched_biases(chain), *reading.assumed, *assumed, *placement.assumed, *_biases_without_beta(chain, placement.places)]
+        return Choice(chain, placement.places, [], notes)
     named = _resolved(prefix, reading, order, aliases)
     chain = [part for part in named if isinstance(part, Linear)]
     if not chain:
@@ -132,18 +133,25 @@ def choose(prefix: object, reading: Reading, order: Sequence[str], aliases: Mapp
     left_out = [layer.name for layer in reading.linears if id(layer) not in kept]
     left_out += [norm.name for norm in reading.norms if id(norm) not in kept]
     left_out += [v.key for v in reading.stray] + [n.name for n in reading.incomplete]
-    return Choice(chain, placement.places, left_out, [*_matched_biases(chain), *reading.assumed, *placement.assumed])
+    notes = [*_matched_biases(chain), *reading.assumed, *placement.assumed, *_biases_without_beta(chain, placement.places)]
+    return Choice(chain, placement.places, left_out, notes)
 
 
 def _refuse_betas_that_may_be_biases(prefix: object, chain: Sequence[Linear], places: Mapping[int, Norm]) -> None:
     """A bias beside a batch norm without beta is added before it (where its mean takes it away again), or, as Darknet has it, behind it."""
     for place, norm in places.items():
         bias = chain[place - 1].bias if place else None
-        if bias is not None and BETA not in norm.variables and (bias.path[:-1], bias.rest) == (norm.scope, norm.rest):
+        if bias is not None and BETA not in norm.variables and bias.path[:-1] == norm.scope:
             raise ScopeError(
                 f"{prefix}: {_shown(bias)} is beside the batch norm {norm.name}, which has no beta: no name says whether it is the layer's bias, "
                 "added before the batch norm, or the batch norm's beta, added behind it; convert with the graph (.meta)"
             )
+
+
+def _biases_without_beta(chain: Sequence[Linear], places: Mapping[int, Norm]) -> list[str]:
+    pairs = [(chain[place - 1].bias, norm) for place, norm in places.items() if place and BETA not in norm.variables]
+    told = [f"{display_name(bias.key)} before {norm.name}" for bias, norm in pairs if bias is not None]
+    return [f"biases are added before the batch norms, which have no beta: {listed(told)}"] if told else []
 
 
 def _refuse_what_may_be_theirs(prefix: object, reading: Reading, chain: Sequence[Linear]) -> None:
