@@ -84,7 +84,10 @@ def _updates(live: Live) -> list[_Update]:
         variable = _variable_of(live, node.inputs[0])
         if variable is None or live.variables.array(live.graph.nodes[variable]).shape == ():
             continue  # (a scalar follows a loss)
-        statistics = [s for s in _averaged(live, node.inputs[1], variable) if _is_average(live, node, variable, s)]
+        ends, sums = _averaged(live, node.inputs[1], variable)
+        statistics = [s for s in ends if _is_average(live, node, variable, s)]
+        if not statistics and ends and all(variable in live.variables_behind(end) for end in ends):
+            statistics = [s for s in sums if _is_average(live, node, variable, s)][:1]
         found.append(_Update(node.name, variable, statistics))
     return found
 
@@ -215,9 +218,13 @@ def _variable_of(live: Live, ref: Ref) -> str | None:
     return node.name if node.op in ops.VARIABLES and live.variables.holds(node) else None
 
 
-def _averaged(live: Live, written: Ref, variable: str) -> list[Ref]:
-    """The batch statistics that a written value is linear in."""
-    found = []
+def _averaged(live: Live, written: Ref, variable: str) -> tuple[list[Ref], list[Ref]]:
+    """The batch statistics that a written value is linear in, and the sums and products of these on the way, outermost first.
+
+    Where the data's differences from V are averaged, as by contrib's batch norm up to TensorFlow 1.1, the statistic is the sum of that mean and V.
+    """
+    found: list[Ref] = []
+    sums: list[Ref] = []
     stack = [live.resolve(written)]
     seen: set[Ref] = set()
     while stack and len(seen) < _NEARBY:
@@ -229,9 +236,10 @@ def _averaged(live: Live, written: Ref, variable: str) -> list[Ref]:
         operands = live.inputs(node)
         if node.op in _LINEAR and (len(operands) == 1 or any(_is_weight(live, r, variable) for r in operands)):
             stack.extend(operands)
+            sums.append(ref)
         elif _reduces_batch(live, ref):
             found.append(ref)
-    return found
+    return found, sums
 
 
 def _is_weight(live: Live, ref: Ref, variable: str) -> bool:
