@@ -175,6 +175,17 @@ def with_mean_and_squares(tf, x, training):
     return normalised(tf, x, mean, variance)
 
 
+def weighted(tf, x, training):
+    """tf.nn.weighted_moments, here with weights made of the data: sum(w * x) / sum(w)."""
+    moving_mean, moving_variance = stored(tf, x)
+    if not training:
+        return normalised(tf, x, moving_mean, moving_variance)
+    mean, variance = tf.nn.weighted_moments(x, [0], tf.cast(x[:, :1] > 0, tf.float32) + 0.5)
+    tf.assign(moving_mean, moving_mean * 0.9 + mean * 0.1)
+    tf.assign(moving_variance, moving_variance * 0.9 + variance * 0.1)
+    return normalised(tf, x, mean, variance)
+
+
 def shifted_by_the_average(tf, x, training):
     """tf.nn.moments(x, axes, shift=moving_mean), as contrib's batch norm called it and TensorFlow wrote it up to 1.1: shift + mean(x - shift)."""
     moving_mean, moving_variance = stored(tf, x)
@@ -199,6 +210,7 @@ def network(tf, norm, training):
 HAND_WRITTEN = [
     by_hand, by_hand_subtracting, by_hand_adding, by_assign_moving_average, with_zero_debias, with_bessels_correction, with_mean_and_squares,
     by_a_decay_that_is_fed, by_the_mean_of_all, with_bessels_correction_for_any_batch, with_bessels_correction_by_size, shifted_by_the_average,
+    weighted,
 ]  # fmt: skip
 
 

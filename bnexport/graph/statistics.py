@@ -23,6 +23,7 @@ from bnexport.graph.live import Live
 from bnexport.graph.writes import assigned_before
 
 _LINEAR = frozenset({"Add", "AddV2", "Sub", "Mul", "AddN", "RealDiv", "Neg", "Cast"})
+_STATISTICAL = _LINEAR | {"Squeeze", "Reshape", "Square", "SquaredDifference", "Sqrt", "DivNoNan", "Reciprocal"}  # what moments are made with
 _OF_NUMBERS = _LINEAR | {"Div", "Minimum", "Maximum", "StridedSlice", "Prod"}
 _UPDATES = frozenset({"Assign", "AssignAdd", "AssignSub", "AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp"})
 _ASIDE = frozenset({"Save", "SaveSlices", "SaveV2", "IsVariableInitialized", "VarIsInitializedOp"})
@@ -285,7 +286,7 @@ def _reduces_batch(live: Live, ref: Ref) -> bool:
             return ref.output in (1, 2) and node.name == ref.node
         if node.op in ("Mean", "Sum") and len(node.inputs) == 2:
             return 0 in _axes(live, node)
-        if node.op in _LINEAR or node.op in ("Squeeze", "Reshape", "Square", "SquaredDifference", "Sqrt"):
+        if node.op in _STATISTICAL:
             stack.extend(live.inputs(node))
     return False
 
@@ -335,7 +336,7 @@ def _made_of(live: Live, statistic: Ref) -> set[tuple[Ref, tuple[int, ...]]]:
                 if taken.op in ("Square", "SquaredDifference", "Sub"):
                     data.extend(r for r in live.inputs(taken) if live.is_dynamic(r))
                 found.add((data.pop(0), axes))
-        elif node.op in _LINEAR or node.op in ("Squeeze", "Reshape", "Square", "SquaredDifference", "Sqrt"):
+        elif node.op in _STATISTICAL:
             stack.extend(live.inputs(node))
     return found
 
