@@ -532,6 +532,19 @@ def test_biases_before_batch_norms_without_beta_are_said(tmp_path):
     assert "biases are added before the batch norms, which have no beta: fc1/b before bn1" in record["assumed"]
 
 
+@pytest.mark.parametrize("names", [("W1", "b1", "Wout", "bout"), ("fcw1", "fcb1", "fcw2", "fcb2"), ("net/hW", "net/hB", "net/oW", "net/oB")])
+def test_biases_that_are_one_letter_from_their_kernels(tmp_path, names):
+    arrays = dict(zip(names, (kernel(4, 3), np.ones(3, np.float32), kernel(3, 2), np.ones(2, np.float32)), strict=True))
+    program = to_program(forged(tmp_path, arrays), Options(activation="relu"))
+    assert [sorted(layer.arrays) for layer in program.layers] == [["bias", "kernel"]] * 2
+
+
+def test_a_recurrence_by_hand_is_no_chain_of_layers(tmp_path):
+    arrays = {"Wx": kernel(4, 3), "Wh": kernel(3, 3), "bh": np.ones(3, np.float32), "Wy": kernel(3, 2), "by": np.ones(2, np.float32)}
+    with pytest.raises(ScopeError, match=r"these variables belong to no layer by name: bh \[3\], by \[2\]"):
+        to_program(forged(tmp_path, arrays))
+
+
 def test_a_batch_norm_that_fits_nowhere_is_an_error(tmp_path):
     prefix = forged(tmp_path, {"W1": kernel(4, 3), "W2": kernel(3, 2)} | seed_norm("bn", 5))
     with pytest.raises(ScopeError, match=r"bn \(5 channels\) fit behind no layers: these are W1 \(4 → 3\), W2 \(3 → 2\)"):

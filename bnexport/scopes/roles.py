@@ -199,7 +199,7 @@ def classify(infos: Iterable[TensorInfo], full_names: Mapping[str, str]) -> list
     known = {display_name(info.name): info for info in infos}
     if not any("_trainable_variables" in components(info.name) for info in infos):
         full_names = {key: name for key, name in full_names.items() if components(display_name(key))[-1].isdigit()}
-    return _unnamed_rows([_classified(info, full_names.get(info.name), known) for info in infos])
+    return _one_letter_apart(_unnamed_rows([_classified(info, full_names.get(info.name), known) for info in infos]))
 
 
 def _unnamed_rows(variables: list[Named]) -> list[Named]:
@@ -211,6 +211,25 @@ def _unnamed_rows(variables: list[Named]) -> list[Named]:
         if beside and second.role == KERNEL and is_vector(second.info.shape) and second.width == first.width:
             rows[second.key] = replace(second, role=BIAS)
     return [rows.get(v.key, v) for v in variables]
+
+
+def _one_letter_apart(variables: list[Named]) -> list[Named]:
+    """Takes `bout` for the bias of `Wout`, `fcb1` for that of `fcw1`: in one scope, and but for b in the place of w the same name.
+
+    All kernels of the scope that have such names must have such biases: of `Wx`, `Wh` and `bh` no layers in a chain are made.
+    """
+    kernels = {(v.path[:-1], v.path[-1].lower()): v for v in variables if v.role == KERNEL and v.by_shape and not v.unnamed}
+    biases: dict[str, Named] = {}
+    for variable in variables if kernels else []:
+        if variable.role == UNKNOWN and is_vector(variable.info.shape):
+            last = variable.path[-1].lower()
+            others = [(variable.path[:-1], last[:i] + "w" + last[i + 1 :]) for i, letter in enumerate(last) if letter == "b"]
+            found = [kernels[other] for other in others if other in kernels]
+            if len(found) == 1 and found[0].width == variable.width:
+                biases[found[0].key] = replace(variable, role=BIAS, rest=found[0].rest)
+    bare = {v.path[:-1] for v in kernels.values() if v.key not in biases}
+    paired = {bias.key: bias for bias in biases.values() if bias.path[:-1] not in bare}
+    return [paired.get(v.key, v) for v in variables]
 
 
 def _classified(info: TensorInfo, full_name: str | None, known: Mapping[str, TensorInfo]) -> Named:
