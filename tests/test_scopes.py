@@ -539,6 +539,11 @@ def test_biases_that_are_one_letter_from_their_kernels(tmp_path, names):
     assert [sorted(layer.arrays) for layer in program.layers] == [["bias", "kernel"]] * 2
 
 
+def test_a_layer_without_a_bias_beside_others_that_have_one_is_said(tmp_path):
+    arrays = {"W_x": kernel(4, 3), "W_h": kernel(3, 5), "b_h": np.ones(5, np.float32), "W_y": kernel(5, 2), "b_y": np.ones(2, np.float32)}
+    assert "no bias belongs to W_x by name" in to_program(forged(tmp_path, arrays)).conversion["assumed"]
+
+
 def test_a_recurrence_by_hand_is_no_chain_of_layers(tmp_path):
     arrays = {"Wx": kernel(4, 3), "Wh": kernel(3, 3), "bh": np.ones(3, np.float32), "Wy": kernel(3, 2), "by": np.ones(2, np.float32)}
     with pytest.raises(ScopeError, match=r"these variables belong to no layer by name: bh \[3\], by \[2\]"):

@@ -114,7 +114,7 @@ def choose(prefix: object, reading: Reading, order: Sequence[str], aliases: Mapp
         chain, assumed = _ordered(prefix, reading.linears)
         placement = place_norms(prefix, chain, reading.linears, reading.norms)
         _refuse_betas_that_may_be_biases(prefix, chain, placement.places)
-        notes = [*_matched_biases(chain), *reading.assumed, *assumed, *placement.assumed, *_biases_without_beta(chain, placement.places)]
+        notes = [*_matched_biases(chain), *reading.assumed, *assumed, *placement.assumed, *_notes_on_biases(chain, placement.places)]
         return Choice(chain, placement.places, [], notes)
     named = _resolved(prefix, reading, order, aliases)
     chain = [part for part in named if isinstance(part, Linear)]
@@ -133,7 +133,7 @@ def choose(prefix: object, reading: Reading, order: Sequence[str], aliases: Mapp
     left_out = [layer.name for layer in reading.linears if id(layer) not in kept]
     left_out += [norm.name for norm in reading.norms if id(norm) not in kept]
     left_out += [v.key for v in reading.stray] + [n.name for n in reading.incomplete]
-    notes = [*_matched_biases(chain), *reading.assumed, *placement.assumed, *_biases_without_beta(chain, placement.places)]
+    notes = [*_matched_biases(chain), *reading.assumed, *placement.assumed, *_notes_on_biases(chain, placement.places)]
     return Choice(chain, placement.places, left_out, notes)
 
 
@@ -148,10 +148,14 @@ def _refuse_betas_that_may_be_biases(prefix: object, chain: Sequence[Linear], pl
             )
 
 
-def _biases_without_beta(chain: Sequence[Linear], places: Mapping[int, Norm]) -> list[str]:
+def _notes_on_biases(chain: Sequence[Linear], places: Mapping[int, Norm]) -> list[str]:
     pairs = [(chain[place - 1].bias, norm) for place, norm in places.items() if place and BETA not in norm.variables]
     told = [f"{display_name(bias.key)} before {norm.name}" for bias, norm in pairs if bias is not None]
-    return [f"biases are added before the batch norms, which have no beta: {listed(told)}"] if told else []
+    notes = [f"biases are added before the batch norms, which have no beta: {listed(told)}"] if told else []
+    bare = [layer.name for place, layer in enumerate(chain, 1) if layer.bias is None and place not in places]
+    if bare and len(bare) < len(chain):
+        notes.append(f"no bias belongs to {listed(bare)} by name")
+    return notes
 
 
 def _refuse_what_may_be_theirs(prefix: object, reading: Reading, chain: Sequence[Linear]) -> None:
