@@ -186,6 +186,20 @@ def weighted(tf, x, training):
     return normalised(tf, x, mean, variance)
 
 
+def over_two_devices(tf, x, training):
+    """The mean of what the devices find in their parts of the batch, for batch norm across devices."""
+    moving_mean, moving_variance = stored(tf, x)
+    if not training:
+        return normalised(tf, x, moving_mean, moving_variance)
+    parts = tf.split(x, 2)
+    mean = tf.add_n([tf.reduce_mean(part, 0) for part in parts]) / 2.0
+    variance = tf.add_n([tf.reduce_mean(tf.square(part), 0) for part in parts]) / 2.0 - tf.square(mean)
+    tf.assign_sub(moving_mean, (moving_mean - mean) * 0.1)
+    tf.assign(moving_variance, moving_variance * 0.9 + variance * 0.1)
+    beta, gamma = (tf.get_variable(name, [int(x.shape[-1])]) for name in ("beta", "gamma"))
+    return tf.concat([tf.nn.batch_normalization(part, mean, variance, beta, gamma, 1e-3) for part in parts], 0)
+
+
 def shifted_by_the_average(tf, x, training):
     """tf.nn.moments(x, axes, shift=moving_mean), as contrib's batch norm called it and TensorFlow wrote it up to 1.1: shift + mean(x - shift)."""
     moving_mean, moving_variance = stored(tf, x)
@@ -229,6 +243,18 @@ def test_moving_statistics_take_the_place_of_the_batchs(tf, live, norm, resource
     ]  # fmt: skip
     assert program.conversion["unfolded"] == []
     assert "uses_batch" not in program.conversion
+
+
+def test_the_mean_of_what_devices_find_in_their_parts_of_the_batch(tf, live):
+    """Batch norm across devices: each keeps a batch norm of its own, with the same averages."""
+
+    def build(training):
+        x, y = network(tf, over_two_devices, training)
+        return Net({x: rows(8, 6)}, [y])
+
+    saved = live(lambda: build(True))
+    (expected,) = live.outputs(lambda: build(False), saved.variables)
+    assert "uses_batch" not in saved.matches(expected={"y": expected}).conversion
 
 
 @pytest.mark.parametrize("norm", HAND_WRITTEN[:4])

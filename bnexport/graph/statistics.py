@@ -87,8 +87,10 @@ def _updates(live: Live) -> list[_Update]:
             continue  # (a scalar follows a loss)
         ends, sums = _averaged(live, node.inputs[1], variable)
         statistics = [s for s in ends if _is_average(live, node, variable, s)]
-        if not statistics and ends and all(variable in live.variables_behind(end) for end in ends):
-            statistics = [s for s in sums if _is_average(live, node, variable, s)][:1]
+        if ends and not statistics:
+            shifted = all(variable in live.variables_behind(end) for end in ends)
+            apart = (s for s in sums if shifted or variable not in live.variables_behind(s))
+            statistics = [s for s in apart if _is_average(live, node, variable, s)][:1]
         found.append(_Update(node.name, variable, statistics))
     return found
 
@@ -222,7 +224,8 @@ def _variable_of(live: Live, ref: Ref) -> str | None:
 def _averaged(live: Live, written: Ref, variable: str) -> tuple[list[Ref], list[Ref]]:
     """The batch statistics that a written value is linear in, and the sums and products of these on the way, outermost first.
 
-    Where the data's differences from V are averaged, as by contrib's batch norm up to TensorFlow 1.1, the statistic is the sum of that mean and V.
+    Where the data's differences from V are averaged, as by contrib's batch norm up to TensorFlow 1.1, the statistic is the sum of that mean and V;
+    where the data are shared out to devices, it is the mean of theirs.
     """
     found: list[Ref] = []
     sums: list[Ref] = []
