@@ -25,6 +25,8 @@ _ELEMENTWISE = frozenset({"Add", "AddV2", "Sub", "Mul", "RealDiv", "Div", "Floor
 _KEEP_STATISTICS = ops.PASS_THROUGH | ops.SWITCHES | frozenset(
     {"Squeeze", "ExpandDims", "Reshape", "Sub", "Add", "AddV2", "Mul", "Square", "SquaredDifference", "RealDiv", "Sqrt", "Rsqrt", "Cast", "IdentityN"}
 )  # fmt: skip
+_WHETHER_WRITTEN = frozenset({"IsVariableInitialized", "VarIsInitializedOp"})
+"""What asks for a variable and not for its value."""
 _NEARBY = 24  # nodes looked at behind a Merge for a reduction over the batch: moments are made of a handful
 _DOMAINS: dict[str, tuple[Any, ...]] = {"b": (False, True), "i": (0, 1, 2, -1), "u": (0, 1, 2), "f": (1.0, 0.0, 0.5)}
 
@@ -289,8 +291,10 @@ def flags_of(graph: Graph, predicate: Ref) -> frozenset[str]:
             continue
         seen.add(ref.node)
         node = graph.node(ref.node)
-        if len(seen) > _NEARBY or node.op in ops.LOOPS:
+        if len(seen) > _NEARBY or node.op in ops.LOOPS or node.op in _WHETHER_WRITTEN:
             return frozenset()
+        if ops.is_source(node) and (node.op not in ops.PLACEHOLDERS or node.attrs.get("dtype") == "object"):
+            return frozenset()  # data
         if node.op in ops.PLACEHOLDERS or node.op in ops.VARIABLES or node.op == "PlaceholderWithDefault":
             if any(size != 1 for size in (node.attrs.get("_output_shapes") or [node.attrs.get("shape")])[0] or ()):
                 return frozenset()  # data

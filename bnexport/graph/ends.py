@@ -11,9 +11,10 @@ from bnexport.graph import ops
 from bnexport.graph.flow import Flow, belongs_to_training
 from bnexport.graph.graphdef import Node, Ref
 
-_DECISIONS = frozenset(
-    {"ArgMax", "ArgMin", "Equal", "NotEqual", "Greater", "GreaterEqual", "Less", "LessEqual", "InTopK", "InTopKV2", "TopK", "TopKV2", "Round", "Rint",
-     "Sign", "OneHot", "Multinomial", "LogicalAnd", "LogicalOr", "LogicalNot", "Where", "IsNan", "IsInf", "IsFinite", "All", "Any",
+_COMPARISONS = frozenset({"Equal", "NotEqual", "Greater", "GreaterEqual", "Less", "LessEqual"})
+_DECISIONS = _COMPARISONS | frozenset(
+    {"ArgMax", "ArgMin", "InTopK", "InTopKV2", "TopK", "TopKV2", "Round", "Rint", "Sign", "OneHot", "Multinomial", "LogicalAnd",
+     "LogicalOr", "LogicalNot", "Where", "IsNan", "IsInf", "IsFinite", "All", "Any",
      "PyFunc", "EagerPyFunc", "PyFuncStateless"}  # (Python at the end of a graph draws or measures; in the middle it is refused)
 )  # fmt: skip
 _ARITHMETIC = frozenset(
@@ -29,6 +30,10 @@ _COMBINATIONS = frozenset(
 """How a term enters its loss."""
 _NEARBY = 24  # nodes looked at behind a term
 _PARTS = frozenset({"Split", "SplitV", "Unpack"})
+_SLICES = frozenset({"StridedSlice", "Slice"})
+_VIEWS = _RESHAPES | _SLICES
+_INDEX_ARITHMETIC = _VIEWS | {"Cast", "FloorDiv", "FloorMod", "Mod", "TruncateDiv", "TruncateMod", "Pack"}
+"""What is made of a decision that is still one: the row and the column of the greatest value are its index // width and index % width."""
 _BEFORE_LOGARITHMS = frozenset({"Add", "AddV2", "Maximum", "Minimum", "Sub", "ClipByValue", "Exp"})
 _LOSS_SCOPES = frozenset(
     {"logistic_loss", "log_loss", "hinge_loss", "huber_loss", "mean_squared_error", "mean_pairwise_squared_error", "absolute_difference",
@@ -62,6 +67,7 @@ class Ends:
         self._loss_roots: set[str] = set()  # what a loss makes terms of
         self._margins: set[str] = set()  # differences that a loss asks to be greater than a margin
         self._copies: set[str] = set()  # made for a comparison with many thresholds at once
+        self._texts: set[str] = set()  # images as files, and the loops that wrote them
         self._position = {name: i for i, name in enumerate(self.live.graph.nodes)}
         self._untaken = self._not_chosen()
 
@@ -133,18 +139,23 @@ class Ends:
             return False
         if _in_loss(name):
             return True
-        if node.op in _DECISIONS or (node.op in _RESHAPES and self.live.graph.nodes[behind[0].node].op in _DECISIONS):
+        if self._is_decision(node, inside):
             return True
         if node.op in ("Max", "Min") and self._goes_with_a_decision(behind[0]):
             return True
         if node.op == "Mul" and self.flow.is_factor_of_gradients(name):
             return True
         users = self.flow.followers(name)
+        if self._is_text(node, users):
+            self._texts.add(name)
+            return True
         if self._is_copied(node, users):
             self._copies.add(name)
             return True
         outside = [u for u in users if u.name not in self.flow.network]  # losses and metrics, by the labels that they also depend on
         stepped = [u for u in users if u.name in self.flow.network and u.name not in inside]
+        if self._is_seen_whole(node, inside) or self._is_only_reported(name, behind[0], inside, ends):
+            return True
         if node.op == "Cast" and (bool(outside) or {node.attrs.get("SrcT"), node.attrs.get("DstT")} & {"bool", "int32", "int64", "uint8"}):
             return True
         if not outside and not stepped:
@@ -188,9 +199,14 @@ class Ends:
         if self._is_margin_loss(node, users):
             self._terms.add(name)
             return True
+        if node.op == "Sub" and len(behind) == 1 and stepped and not outside and all(u.op in ("Square", "Pow") for u in stepped):
+            return True  # 1 - p, to whose power the focal loss weighs
+        if node.op in ("Relu", "Sub") and not outside and all(u.op in (*_COMPARISONS, "Cast") for u in stepped) and self._is_of_loss(name):
+            self._terms.add(name)  # what a loss tests before it chooses between two terms
+            return True
         if node.op in ops.SELECTS and self._chooses_by_sign(node):
             return True
-        if node.op in _RESHAPES and outside and all("CrossEntropy" in u.op for u in outside):
+        if node.op in _RESHAPES - {"Squeeze"} and outside and all("CrossEntropy" in u.op for u in outside):
             return True
         if all(u.name in self.flow.lossy or u in stepped for u in users) and self._compares(name, inside):
             self._terms.add(name)
@@ -285,13 +301,59 @@ class Ends:
             if labelled or root in self._loss_roots or any({root} in self._behind_term(end) for end in others):
                 self._loss_roots.add(root)
                 return True
-        made = {name}.union(*steps)
-        return bool(steps) and all(any(u.name in inside and u.name not in made for u in self.flow.followers(entry)) for entry in steps[-1])
+        made = {name}
+        for entries in steps:
+            made -= entries
+            if all(any(u.name in inside and u.name not in made for u in self.flow.followers(entry)) for entry in entries):
+                return True
+            made |= entries
+        return False
+
+    def _is_of_loss(self, name: str) -> bool:
+        """Whether an end is made, by arithmetic with plain numbers, of a tensor that a loss makes its terms of."""
+        return any(len(entries) == 1 and entries <= self._loss_roots for entries in self._behind_term(name))
+
+    def _is_decision(self, node: Node, inside: set[str]) -> bool:
+        """Whether a node decides, or is made of nothing but decisions and numbers, as a place in an image is of an index."""
+        if node.op in _DECISIONS:
+            return True
+        data = [self.live.graph.nodes[r.node] for r in self.live.inputs(node) if r.node in inside]
+        return node.op in _INDEX_ARITHMETIC and bool(data) and all(self._is_decision(n, inside) for n in data)
+
+    def _is_seen_whole(self, node: Node, inside: set[str]) -> bool:
+        """Whether a node only looks at what losses and metrics take as it is: at a part of it, or at its values in another shape."""
+        part = False
+        while node.op in _VIEWS:
+            part = part or node.op in _SLICES
+            data = self.live.inputs(node)[0].node
+            beside = [u for u in self.flow.followers(data) if u.name != node.name]
+            if data not in inside or any(u.name in inside and u.op not in _VIEWS for u in beside):
+                return False
+            apart = [u for u in beside if u.name not in inside]
+            if any(u.name not in self.flow.network for u in apart) or (apart and not part):
+                return True
+            node = self.live.graph.nodes[data]
+        return False
+
+    def _is_only_reported(self, name: str, data: Ref, inside: set[str], ends: list[str]) -> bool:
+        """Whether summaries alone take an end, and what it is made of can be seen without it."""
+        beside = [u for u in self.flow.followers(data.node) if u.name != name]
+        return self._goes_into_reports(name, inside) and bool(beside) and all(u.name not in inside or u.name in ends for u in beside)
+
+    def _goes_into_reports(self, name: str, inside: set[str]) -> bool:
+        users = self.flow.users_of.get(name, ())
+        return bool(users) and all(ops.is_summary(u.op) or (u.name not in inside and self._goes_into_reports(u.name, inside)) for u in users)
 
     def _goes_with_a_decision(self, ref: Ref) -> bool:
         """Whether the greatest of these values is asked for beside its index, or is how probable it is."""
         users = self.flow.followers(ref.node)
         return self.live.graph.nodes[ref.node].op == "Softmax" or any(u.op in ("ArgMax", "ArgMin", "TopK", "TopKV2") for u in users)
+
+    def _is_text(self, node: Node, users: list[Node]) -> bool:
+        """Whether a node makes text, such as an image's file, or only serves the loop that does for each image of a batch."""
+        if node.op.startswith("Encode") or "object" in (node.attrs.get("dtype"), node.attrs.get("T")):
+            return True
+        return (node.op in ops.LOOPS or node.op.startswith("TensorArray")) and bool(users) and all(u.name in self._texts for u in users)
 
     def _is_copied(self, node: Node, users: list[Node]) -> bool:
         """Whether a node only makes copies that are compared with many thresholds at once, as tf.metrics.auc does."""

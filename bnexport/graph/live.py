@@ -238,6 +238,7 @@ class Live:
         return (
             f"{self.graph.source}: nothing in the graph tells which branch of the condition at {merge.name!r} is inference's; "
             f"its predicate comes from {', '.join(flags) or 'a computed value'}; choose with {names}"
+            f"{'' if all(fed) else ', or, where data decides, name a tensor behind the condition with --input'}"
         )
 
     def inputs(self, node: Node) -> tuple[Ref, ...]:
