@@ -178,3 +178,35 @@ def test_a_condition_on_the_data(tf, live):
     with pytest.raises(AmbiguousNetwork, match=r"comes from Equal; choose with --set Equal=true\|false, or, .* behind the condition with --input"):
         saved.convert()
     saved.matches(inputs=["x"])
+
+
+def test_each_picture_by_itself(tf, live):
+    """tf.map_fn takes as many steps as there are rows: the message's options serve."""
+
+    def build():
+        x = images(tf)
+        whitened = tf.map_fn(tf.image.per_image_standardization, x, name="map")
+        return Net({x: IMAGES}, [tf.identity(conv(tf, whitened, 2, "a"), name="y")])
+
+    saved = live(build)
+    with pytest.raises(UnsupportedOps, match=r"a number of rows is fixed with --shape x=ROWS,8,8,2; .* behind it with --input"):
+        saved.convert()
+    saved.matches(shapes={"x": [3, 8, 8, 2]})
+
+
+@pytest.mark.parametrize("named", ["Abs", "ResizeBilinear", "PyFunc"])
+def test_an_input_of_another_dtype_than_what_it_is_made_of(tf, live, named):
+    """The absolute values of a spectrum, a resized picture of bytes, and what Python makes of text are numbers of 32 bits."""
+
+    def build():
+        if named == "Abs":
+            x = tf.abs(tf.signal.stft(tf.placeholder(tf.float32, [None, 32]), 16, 8, 16))
+        elif named == "ResizeBilinear":
+            x = tf.image.resize_bilinear(tf.placeholder(tf.uint8, [None, 5, 5, 2]), [3, 9])
+        else:
+            x = tf.reshape(tf.py_func(lambda file: rows(1, 3, 9), [tf.placeholder(tf.string, [])], tf.float32), [1, 3, 9])
+            x = tf.get_default_graph().get_tensor_by_name("PyFunc:0")
+        y = tf.tensordot(tf.reshape(x, [-1, 9]), tf.get_variable("w", [9, 2]), 1, name="y")
+        return Net({x: rows(2, 3, 9, 2) if named == "ResizeBilinear" else rows(2, 3, 9)}, [y])
+
+    live(build).matches(inputs=[named], **({"shapes": {named: [None, 3, 9]}} if named == "PyFunc" else {}))

@@ -243,16 +243,20 @@ class _Loop:
         assert condition is not None
         entering = [self.nodes[n].inputs[0] for n in self._followed([condition]) if n in self.enters]
         sources = self.sizes.sources([*entering, *refs[1:]])
+        by_rows = ""
         for ref in sources:
             pair = self.sizes.of(ref)
             shape = [None if a != b else a for a, b in zip(pair[0].shape, pair[1].shape, strict=True)] if pair else []
+            rows = "?" if None in shape[1:] else "ROWS"
+            sizes = ",".join((rows if i == 0 else "STEPS") if size is None else str(size) for i, size in enumerate(shape))
+            option = f"--shape {self.names.get(ref, str(ref))}={sizes}"
             if None in shape[1:]:
-                sizes = ",".join(str(size) if size is not None else "STEPS" if i else "?" for i, size in enumerate(shape))
-                option = f"--shape {self.names.get(ref, str(ref))}={sizes}"
                 return f"its number of steps is a size that the graph leaves open, or depends on data; a size is fixed with {option}"
+            if None in shape:
+                by_rows = by_rows or f"; a number of rows is fixed with {option}"
         names = ", ".join(self.names.get(r, str(r)) for r in sources)
         numbers = [r for r in sources if self._is_number(r)]
-        advice = f"; --set {numbers[0]}=NUMBER gives a number that is fed its value" if numbers else ""
+        advice = f"; --set {numbers[0]}=NUMBER gives a number that is fed its value" if numbers else by_rows
         return "its number of steps depends on data" + (f", on {names} or its number of rows{advice}" if names else "")
 
     def _is_number(self, source: Ref) -> bool:

@@ -90,8 +90,8 @@ def _advice(op: str, why: str) -> str:
     if op in ops.LOOPS or op.startswith(("TensorArray", "TensorList")):
         what = "a loop, as tf.while_loop and dynamic_rnn make" + (f": {why}" if why else "")
         return (
-            f" ({what}; rebuild the network with a static number of steps, name outputs before it with --output, or, where it prepares the data, "
-            "what it makes with --input)"
+            f" ({what}; rebuild the network with a static number of steps, name tensors before it with --output, or, where it prepares the data, "
+            "behind it with --input)"
         )
     if ops.is_assignment(op):
         return " (the value is written to a variable while it is computed: name the tensor before it with --output)"

@@ -325,6 +325,14 @@ def constant_abstract(live: Live, ref: Ref, consumer: Node) -> Abstract:
     return Abstract(value.shape, dtype, value.astype(dtype, copy=False) if value.nbytes <= _KEPT_BYTES else None)
 
 
+_OF_ONE_DTYPE = {
+    **dict.fromkeys(("ResizeBilinear", "ResizeBicubic", "ResizeArea", "CropAndResize", "ScaleAndTranslate"), "float32"),
+    **dict.fromkeys(("Equal", "NotEqual", "Greater", "GreaterEqual", "Less", "LessEqual", "IsNan", "IsInf", "IsFinite"), "bool"),
+    **dict.fromkeys(("StringToHashBucket", "StringToHashBucketFast", "StringToHashBucketStrong"), "int64"),
+}
+"""Operators whose result is of one dtype, whatever they take."""
+
+
 def input_dtype(live: Live, ref: Ref) -> str:
     """The dtype in which an input is taken, as NumPy's name.
 
@@ -333,16 +341,15 @@ def input_dtype(live: Live, ref: Ref) -> str:
     """
     node = live.graph.nodes[ref.node]
     feature = dense_feature(live.graph, ref)
-    listed = next((types for key in ("component_types", "output_types", "Tdense", "Tout") if (types := node.attrs.get(key))), [])
-    types = [listed] if isinstance(listed, str) else listed
+    listed = next((node.attrs[key] for key in ("component_types", "output_types", "Tdense", "Tout") if isinstance(node.attrs.get(key), list)), [])
     if feature is not None:
         name = feature.dtype
-    elif ref.output < len(types):
-        name = str(types[ref.output])
-    elif node.op.startswith("StringToHashBucket"):
-        name = "int64"
+    elif ref.output < len(listed):
+        name = str(listed[ref.output])
+    elif node.op in _OF_ONE_DTYPE:
+        name = _OF_ONE_DTYPE[node.op]
     else:
-        name = str(node.attrs.get("dtype", node.attrs.get("out_type", node.attrs.get("DstT", node.attrs.get("T", "float32")))))
+        name = next((str(node.attrs[key]) for key in ("dtype", "out_type", "output_type", "DstT", "Tout", "T") if key in node.attrs), "float32")
     if name in ("object", "resource", "variant"):
         raise UnsupportedOps(
             f"{live.graph.source}: the input {str(ref)!r} takes {'text' if name == 'object' else name}, which bnexport does not evaluate; "
