@@ -139,6 +139,28 @@ def batch_norms_of_both_modes_in_a_condition(tf):
     return Net({x: IMAGES}, [y], {training: False})
 
 
+@network
+def a_picture_found_in_another(tf):
+    """As in a siamese tracker: what is made of the one picture is the kernel that goes over the other."""
+    exemplar, x = tf.placeholder(tf.float32, [2, 4, 4, 2], name="exemplar"), tf.placeholder(tf.float32, [2, 8, 8, 2], name="x")
+    with tf.variable_scope("features"):
+        small = conv(tf, exemplar, 3, "a")
+    with tf.variable_scope("features", reuse=True):
+        large = conv(tf, x, 3, "a")
+    found = [tf.nn.conv2d(large[i : i + 1], tf.expand_dims(small[i], -1), [1, 1, 1, 1], "VALID") for i in range(2)]
+    y = tf.add(tf.concat(found, 0) * 0.01, tf.get_variable("shift", [1]), name="y")
+    return Net({exemplar: rows(2, 4, 4, 2), x: rows(2, 8, 8, 2)}, [y])
+
+
+@network
+def a_scale_behind_a_computed_kernel(tf):
+    """The scale cannot go into a kernel that is no constant."""
+    x, kernel = tf.placeholder(tf.float32, [None, 4, 4, 4, 2], name="x"), tf.placeholder(tf.float32, [2, 2, 2, 2, 3], name="kernel")
+    made = tf.nn.relu(kernel * tf.get_variable("gain", [3]))
+    y = tf.nn.conv3d(x, made, [1, 1, 1, 1, 1], "SAME") * tf.get_variable("scale", [3]) + tf.get_variable("shift", [3])
+    return Net({x: rows(2, 4, 4, 4, 2), kernel: rows(2, 2, 2, 2, 3)}, [tf.identity(y, name="y")])
+
+
 @pytest.mark.parametrize("build", NETWORKS, ids=lambda build: build.__name__)
 def test_matches_without_flags(tf, live, build):
     live(lambda: build(tf)).matches()

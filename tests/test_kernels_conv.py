@@ -129,6 +129,15 @@ def test_conv3d(size, stride, padding):
     check("Conv3D", first, np.moveaxis(x, -1, 1), kernel, expected=[np.moveaxis(result, -1, 1)])
 
 
+@compares("DynamicConv2D", "DynamicConv3D")
+def test_computed_kernels():
+    """The same operators by the names that they have in a bundle where the kernel is no array."""
+    for name, dimensions in (("Conv2D", 2), ("Conv3D", 3)):
+        attrs = {"padding": "SAME", "strides": [1] * (dimensions + 2)}
+        operands = normal(1, (2, *[5] * dimensions, 3)), normal(2, (*[2] * dimensions, 3, 4))
+        check(f"Dynamic{name}", attrs, *operands, expected=from_tensorflow(name, attrs, operands))
+
+
 @compares("Conv3DBackpropInputV2")
 @pytest.mark.parametrize("padding", ["SAME", "VALID"])
 @pytest.mark.parametrize(("size", "stride"), [((2, 3, 1), (1, 2, 1)), ((3, 3, 3), (2, 2, 2)), ((1, 1, 1), (1, 1, 1))])

@@ -38,6 +38,8 @@ _LINEAR_OPS = {
     "Conv2DBackpropInput": "Conv2DTranspose",
     "Conv3DBackpropInputV2": "Conv3DTranspose",
 }
+_OF_COMPUTED_KERNELS = {"Conv2D": "DynamicConv2D", "Conv3D": "DynamicConv3D"}
+"""What convolutions with a kernel that is computed from data are called: a layer `Conv2D` owns its kernel."""
 _TRANSPOSED = frozenset({"Conv2DTranspose", "Conv3DTranspose"})  # their operands are the size of the result, the kernel and the data
 _VARYING_SIZE = 1 << 20  # a constant that is no vector is only taken for a scale or shift up to this many elements
 _OF_ANY_LENGTH = ("SparseTensor", "SparseSegment", "SparseDense", "SparseFill", "SparseRe", "SparseSlice", "Segment", "Unique", "DynamicPartition")
@@ -356,7 +358,7 @@ class _Lowering:
     def _operator(self, node: Node, refs: Sequence[Ref]) -> Layer:
         """A TensorFlow operator as it is, its constant operands written with it."""
         name = take_name(self.taken, node.name)
-        layer = Layer(name, node.op, [], attributes(node), {}, provenance={"node": node.name})
+        layer = Layer(name, _OF_COMPUTED_KERNELS.get(node.op, node.op), [], attributes(node), {}, provenance={"node": node.name})
         for i, ref in enumerate(refs):
             if self._is_computed(ref):
                 layer.inputs.append(self._tensor(ref))

@@ -341,7 +341,9 @@ def input_dtype(live: Live, ref: Ref) -> str:
     """
     node = live.graph.nodes[ref.node]
     feature = dense_feature(live.graph, ref)
-    listed = next((node.attrs[key] for key in ("component_types", "output_types", "Tdense", "Tout") if isinstance(node.attrs.get(key), list)), [])
+    listed: list[Any] = next(
+        (node.attrs[key] for key in ("component_types", "output_types", "Tdense", "Tout") if isinstance(node.attrs.get(key), list)), []
+    )
     if feature is not None:
         name = feature.dtype
     elif ref.output < len(listed):

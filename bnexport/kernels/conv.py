@@ -200,14 +200,14 @@ def _finished(result: NDArray, attrs: Attrs, dtype: "np.dtype[Any]") -> NDArray:
     return np.ascontiguousarray(last_to_first(result) if channels_first(attrs) else result, dtype)
 
 
-@op("Conv2D", infer=_convolved)
+@op("Conv2D", "DynamicConv2D", infer=_convolved)
 def conv2d(attrs: Attrs, x: NDArray, kernel: NDArray) -> NDArray:
     """2-D convolution (`convolve`) with `strides`, `padding`, `explicit_paddings`, `data_format` and `dilations`."""
     images, weights = _wide(first_to_last(x) if channels_first(attrs) else x, kernel)
     return _finished(convolve(images, weights, *_slides(attrs, images.shape, weights.shape[:2])), attrs, x.dtype)
 
 
-@op("Conv3D", infer=_convolved)
+@op("Conv3D", "DynamicConv3D", infer=_convolved)
 def conv3d(attrs: Attrs, x: NDArray, kernel: NDArray) -> NDArray:
     """3-D convolution: for every output plane, the sum of the 2-D convolutions of the planes it sees."""
     volumes, weights = _wide(first_to_last(x) if channels_first(attrs) else x, kernel)
