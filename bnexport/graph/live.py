@@ -232,7 +232,8 @@ class Live:
     def undecided(self, merge: Node) -> str:
         """What to tell the user of a condition whose branches are both possible."""
         predicates = [p for p in self.branches.predicates_at(merge) if self._predicate(p) is None]
-        flags = sorted({f for p in predicates for f in flags_of(self.graph, p) - {ref.node for ref in self.fixed} or {self.resolve(p).node}})
+        fed = [flags_of(self.graph, p) - {ref.node for ref in self.fixed} for p in predicates]
+        flags = sorted({f for names, p in zip(fed, predicates, strict=True) for f in names or {self.resolve(p).node}})
         values = {"bool": "true|false", "object": "'\"TEXT\"'"}
         names = " or ".join(f"--set {name}={values.get(self.graph.nodes[name].attrs.get('dtype', 'bool'), 'VALUE')}" for name in flags) or "--output"
         return (
