@@ -364,7 +364,7 @@ def test_a_generator_and_its_critic_are_two_networks(tf, live):
 
 def test_noise_of_a_strength_that_is_fed(tf, live):
     def build():
-        strength, x = tf.placeholder_with_default(0.0, [], name="strength"), vectors(tf)
+        strength, x = tf.placeholder_with_default(0.1, [], name="strength"), vectors(tf)
         return Net({x: X}, [dense(tf, x + strength * tf.random_normal(tf.shape(x)), 3, "b")])
 
     with pytest.raises(UnsupportedOps, match="RandomStandardNormal: random_normal/RandomStandardNormal"):

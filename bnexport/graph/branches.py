@@ -25,6 +25,7 @@ _ELEMENTWISE = frozenset({"Add", "AddV2", "Sub", "Mul", "RealDiv", "Div", "Floor
 _KEEP_STATISTICS = ops.PASS_THROUGH | ops.SWITCHES | frozenset(
     {"Squeeze", "ExpandDims", "Reshape", "Sub", "Add", "AddV2", "Mul", "Square", "SquaredDifference", "RealDiv", "Sqrt", "Rsqrt", "Cast", "IdentityN"}
 )  # fmt: skip
+_COMPARES = frozenset({"Equal", "NotEqual"})
 _WHETHER_WRITTEN = frozenset({"IsVariableInitialized", "VarIsInitializedOp"})
 """What asks for a variable and not for its value."""
 _NEARBY = 24  # nodes looked at behind a Merge for a reduction over the batch: moments are made of a handful
@@ -293,7 +294,7 @@ def flags_of(graph: Graph, predicate: Ref) -> frozenset[str]:
         node = graph.node(ref.node)
         if len(seen) > _NEARBY or node.op in ops.LOOPS or node.op in _WHETHER_WRITTEN:
             return frozenset()
-        if ops.is_source(node) and (node.op not in ops.PLACEHOLDERS or node.attrs.get("dtype") == "object"):
+        if ops.is_source(node) and node.op not in ops.PLACEHOLDERS:
             return frozenset()  # data
         if node.op in ops.PLACEHOLDERS or node.op in ops.VARIABLES or node.op == "PlaceholderWithDefault":
             if any(size != 1 for size in (node.attrs.get("_output_shapes") or [node.attrs.get("shape")])[0] or ()):
@@ -304,11 +305,16 @@ def flags_of(graph: Graph, predicate: Ref) -> frozenset[str]:
                 leaves.add(node.name)
         elif node.op in ops.ASK_WHETHER_INITIALISED:
             continue  # the variable's value says nothing
-        elif not node.inputs:
-            return frozenset()
+        elif not node.inputs or (node.op not in _COMPARES and any(_is_text(graph, r) for r in node.inputs)):
+            return frozenset()  # (a word is compared with others, and what else is done with text is done with data)
         else:
             stack.extend(node.inputs)
     return frozenset(leaves)
+
+
+def _is_text(graph: Graph, ref: Ref) -> bool:
+    node = graph.node(skip_identities(graph, ref).node)
+    return node.op in ops.PLACEHOLDERS and node.attrs.get("dtype") == "object"
 
 
 def _training_behind(graph: Graph, ref: Ref) -> str:

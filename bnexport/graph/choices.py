@@ -23,7 +23,7 @@ def choose_by_data(live: Live) -> None:
         if predicate not in asks_data:
             asks_data[predicate] = not any(live.branches.evidence.get(predicate, ())) and _asks_data(live, predicate)
         if asks_data[predicate]:
-            chosen.append(Node(merge.name, "Select", [predicate, then, otherwise], [], {"T": merge.attrs.get("T")}))
+            chosen.append(Node(merge.name, "Select", [predicate, then, otherwise], [], {"T": merge.attrs.get("T"), "_choice": True}))
     live.put(chosen)
 
 

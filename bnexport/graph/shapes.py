@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from bnexport.errors import BnexportError, GraphError, UnsupportedOps, UsageError
+from bnexport.errors import AmbiguousNetwork, BnexportError, GraphError, UnsupportedOps, UsageError
 from bnexport.graph import ops
 from bnexport.graph.features import dense_feature
 from bnexport.graph.graphdef import Node, Ref, topological
@@ -235,6 +235,8 @@ def _probe(
                 operands[1] = _reshape_target(operands, batch, baked)
             results = infer(operator, attributes(node), operands)
         except BnexportError as cause:
+            if "_choice" in node.attrs:  # branches of different shapes, of which no Select can choose
+                raise AmbiguousNetwork(live.undecided(node)) from cause
             raise GraphError(f"{live.graph.source}: at the node {name!r} ({node.op}): {cause}{_fed_sizes(live, declared, found, node)}") from cause
         for i, result in enumerate(results):
             found[Ref(name, i)] = result
