@@ -730,3 +730,41 @@ def test_batch_renormalization_saved_from_training_is_refused(tf, live):
 
     with pytest.raises(AmbiguousNetwork, match="batch renormalisation"):
         live(build).convert()
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_the_range_of_a_fake_quantisation_that_training_is_moving(tf, live, per_channel):
+    """That of activations is an average, that of weights the last one; training quantises with what it has just assigned, and evaluation does not."""
+
+    def limits(x, training, assign):
+        names = {"min": -1.5, "max": 1.25}
+        shape = [int(x.shape[-1])] if per_channel else []
+        kept = {name: tf.get_variable(name, shape, initializer=tf.constant_initializer(start), trainable=False) for name, start in names.items()}
+        if not training:
+            return kept["min"], kept["max"]
+        axes = [0] if per_channel else None
+        return assign(kept["min"], tf.reduce_min(x, axes)), assign(kept["max"], tf.reduce_max(x, axes))
+
+    def moved(variable, now):
+        return tf.assign_sub(variable, 0.1 * (variable - now))
+
+    def build(training):
+        quantised = tf.quantization.fake_quant_with_min_max_vars_per_channel if per_channel else tf.quantization.fake_quant_with_min_max_vars
+        x = h = tf.placeholder(tf.float32, [None, 6], name="x")
+        for i in range(2):
+            with tf.variable_scope(f"layer{i}"):
+                kernel = tf.get_variable("kernel", [6, 6])
+                with tf.variable_scope("weights_quant"):
+                    kernel = quantised(kernel, *limits(kernel, training, tf.assign), narrow_range=True)
+                h = tf.nn.relu(tf.matmul(h, kernel))
+                with tf.variable_scope("act_quant"):
+                    h = quantised(h, *limits(h, training, moved))
+        return Net({x: rows(8, 6)}, [tf.identity(h, name="y")])
+
+    ranges = {f"layer{i}/{of}_quant/{end}": sign for i in range(2) for of in ("weights", "act") for end, sign in (("min", -1), ("max", 1))}
+    values = {name: np.float32(sign) * np.linspace(1, 1.5, 6, dtype=np.float32)[: None if per_channel else 1] for name, sign in ranges.items()}
+    values = {name: value if per_channel else value[0] for name, value in values.items()}
+    saved = live(lambda: build(True), values)
+    (expected,) = live.outputs(lambda: build(False), saved.variables)
+    program = saved.matches(expected={"y": expected})
+    assert sorted(s["variable"] for s in program.conversion["statistics"]) == sorted(ranges)

@@ -27,6 +27,7 @@ _STATISTICAL = _LINEAR | {"Squeeze", "Reshape", "Square", "SquaredDifference", "
 _OF_NUMBERS = _LINEAR | {"Div", "Minimum", "Maximum", "StridedSlice", "Prod"}
 _UPDATES = frozenset({"Assign", "AssignAdd", "AssignSub", "AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp"})
 _ASIDE = frozenset({"Save", "SaveSlices", "SaveV2", "IsVariableInitialized", "VarIsInitializedOp"})
+_FAKE_QUANTISATIONS = frozenset({"FakeQuantWithMinMaxVars", "FakeQuantWithMinMaxVarsPerChannel"})
 _TRIAL = 0.625  # stands for a decay that is fed: any number between 0 and 1
 _TRIAL_SIZES = {"Shape": [64] * 4, "Size": 64, "Rank": 4}  # stand for sizes that the data has: large, since sums grow with them and averages do not
 _BESSEL = 2.0  # a variance may be averaged with n / (n - 1) for n elements, as fused batch norm does: so many times as large at most
@@ -66,7 +67,24 @@ def use_moving_statistics(live: Live, choice: str = "auto") -> list[Replacement]
         if update.statistics and all(s in found for s in update.statistics):  # m = tf.assign(V, …): where training takes what it has just written
             live.replace(Ref(update.node), Ref(update.variable))
             replacements.append(Replacement(Ref(update.node), update.variable))
-    return replacements
+    return replacements + _kept_ranges(live)
+
+
+def _kept_ranges(live: Live) -> list[Replacement]:
+    """Puts the range that a variable keeps in place of the assignment that training has just made, where a fake quantisation takes that.
+
+    tf.contrib.quantize writes training graphs so, and graphs for evaluation with the variable alone (quant_ops.py).
+    """
+    found: dict[str, str] = {}
+    for node in list(live.graph.nodes.values()):
+        for ref in node.inputs[1:3] if node.op in _FAKE_QUANTISATIONS else ():
+            assignment = live.graph.nodes[live.resolve(ref).node]
+            variable = _variable_of(live, assignment.inputs[0]) if assignment.op in _UPDATES else None
+            if variable is not None:
+                found[assignment.name] = variable
+    for assigned, variable in found.items():
+        live.replace(Ref(assigned), Ref(variable))
+    return [Replacement(Ref(assigned), variable) for assigned, variable in found.items()]
 
 
 class _Update(NamedTuple):
