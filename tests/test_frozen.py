@@ -12,7 +12,7 @@ from test_convert_fixtures import DATA, FACTS, WITH_META, assert_close, feeds, o
 from bnexport.checkpoint import locate, open_checkpoint
 from bnexport.cli import main
 from bnexport.conversion import convert, to_program
-from bnexport.errors import AmbiguousNetwork, CheckpointNotFound, CorruptCheckpoint, GraphError
+from bnexport.errors import AmbiguousNetwork, CheckpointError, CheckpointNotFound, CorruptCheckpoint, GraphError
 from bnexport.inspection import examine
 from bnexport.runner import load
 
@@ -171,6 +171,14 @@ def test_a_meta_graph_under_another_name_is_known(tmp_path):
     shutil.copy(f"{path('seed')}.meta", file)
     with pytest.raises(CorruptCheckpoint, match=r"if it is a MetaGraphDef, call it PREFIX\.meta"):
         to_program(file)
+
+
+@pytest.mark.parametrize("name", ["saved_model.pb", "model.meta"])
+def test_a_frozen_graph_under_another_name(tmp_path, name):
+    (tmp_path / name).write_bytes(PLAIN.read_bytes())
+    for given in (tmp_path, tmp_path / name):
+        with pytest.raises(CheckpointError, match=rf"{name} is a graph by itself, as frozen graphs are: .* call it frozen\.pb, and give that"):
+            to_program(given)
 
 
 def test_text_is_known(tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 from bnexport.checkpoint.bundle import Bundle
 from bnexport.checkpoint.paths import Location, checkpoints_beside, locate
 from bnexport.checkpoint.tensors import Stored, TensorInfo
-from bnexport.errors import CheckpointNotFound, CorruptCheckpoint, TensorNotFound
+from bnexport.errors import CheckpointError, CheckpointNotFound, CorruptCheckpoint, TensorNotFound
 
 if TYPE_CHECKING:
     from bnexport.checkpoint.frozen import FrozenGraph
@@ -34,6 +34,7 @@ class Checkpoint:
 
     def __init__(self, location: Location) -> None:
         if location.prefix is None or not location.files:
+            _refuse_misnamed(location)
             others = checkpoints_beside(location.meta) if location.meta else []
             hint = f", or give {others[0]} with --graph {location.meta}" if others else ""
             raise CheckpointNotFound(
@@ -133,6 +134,20 @@ class Checkpoint:
         near = get_close_matches(name, self._names, 3)
         hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"it holds {len(self)} others; list them with `bnexport inspect`"
         raise TensorNotFound(f"{self.prefix} has no tensor {name!r}: {hint}")
+
+
+def _refuse_misnamed(location: Location) -> None:
+    """A frozen graph under the name of another kind of graph holds its weights itself."""
+    from bnexport.checkpoint.frozen import read_graph_def
+
+    path = location.graph
+    if path is None:
+        return
+    try:
+        read_graph_def(path)
+    except CheckpointError:
+        return
+    raise CheckpointError(f"{path} is a graph by itself, as frozen graphs are: if its weights are in it, call it frozen.pb, and give that")
 
 
 def _reader(location: Location, prefix: Path) -> "Bundle | SavedSlices | FrozenGraph":
