@@ -124,7 +124,7 @@ _OPTIONS: tuple[Callable[[Command], Command], ...] = (
     click.option(
         "--shape", "shapes", metavar="NAME=?,28,28,1", multiple=True, callback=_shapes, help="The shape of an input, ? for any size. Repeatable."
     ),
-    click.option("--signature", metavar="NAME", help="The signature of a SavedModel.  [default: serving_default]"),
+    click.option("--signature", metavar="NAME", help="The signature of a SavedModel.  [default: serving_default, or the only one]"),
     click.option("--ema", is_flag=True, help="Take the averaged weights (Polyak averages) where the checkpoint holds them."),
     click.option(
         "--statistics",
