@@ -12,7 +12,9 @@ from bnexport.graph.live import Live
 
 def choose_by_data(live: Live) -> None:
     """Puts a Select in the place of each Merge that joins the branches of a condition on data."""
-    merges = [n for n in live.graph.nodes.values() if n.op in ops.MERGES and not ops.is_gradient(n) and live.resolve(Ref(n.name)) == Ref(n.name)]
+    merges = [
+        n for n in list(live.graph.nodes.values()) if n.op in ops.MERGES and not ops.is_gradient(n) and live.resolve(Ref(n.name)) == Ref(n.name)
+    ]
     asks_data: dict[Ref, bool] = {}
     chosen = []
     for merge in merges:

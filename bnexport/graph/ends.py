@@ -391,7 +391,14 @@ class Ends:
             return True
         if name in self.flow.weighted and not ops.in_training_mode(node) and node.op not in ("Sub", "Mul", "Add", "AddV2"):
             return False  # (an average is updated by arithmetic with the average itself, which is a variable too)
-        return bool(users) and all(self._moves_statistics(u) or Ref(u.name) in self.live.replaced or u.name in self._updates for u in users)
+        return bool(users) and all(self._updates_statistics(u) for u in users)
+
+    def _updates_statistics(self, user: Node) -> bool:
+        """Whether a node writes a moving statistic, or only serves those that do or that something was put in place of."""
+        if self._moves_statistics(user) or Ref(user.name) in self.live.replaced or user.name in self._updates:
+            return True
+        users = [u for u in self.flow.users_of.get(user.name, ()) if not ops.is_gradient(u)]
+        return user.name in self.flow.lossy and bool(users) and all(self._updates_statistics(u) for u in users)
 
     def _moves_statistics(self, node: Node) -> bool:
         """Whether a node writes a variable that is no scalar: a scalar follows a loss, and what a loss is computed from may be an output."""
