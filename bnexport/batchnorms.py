@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 
 from bnexport.checkpoint import Checkpoint
-from bnexport.program import Layer, Program, materialize
+from bnexport.program import LINEAR, Layer, Program, materialize
 
 NDArray = np.ndarray[Any, Any]
 
-LINEAR = frozenset({"Dense", "Conv2D", "Conv3D", "DepthwiseConv2D", "Conv2DTranspose", "Conv3DTranspose"})
 _OBJECT_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 _INNER = ("moments", "batchnorm", "cond")
 """Scopes that TensorFlow's own functions open inside a batch norm's."""

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from bnexport.batchnorms import LINEAR, BatchNorm
-from bnexport.program import Layer, Literal, Port, Program, materialize
+from bnexport.batchnorms import BatchNorm
+from bnexport.program import LINEAR, Layer, Literal, Port, Program, materialize
 
 NDArray = np.ndarray[Any, Any]
 

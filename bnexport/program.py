@@ -130,6 +130,17 @@ class Literal:
     dtype: str
 
 
+LINEAR = {
+    "Dense": "MatMul",
+    "Conv2D": "Conv2D",
+    "Conv3D": "Conv3D",
+    "DepthwiseConv2D": "DepthwiseConv2dNative",
+    "Conv2DTranspose": "Conv2DBackpropInput",
+    "Conv3DTranspose": "Conv3DBackpropInputV2",
+}
+"""The operations that own a kernel, and perhaps a bias, and the operator of TensorFlow that each of them is."""
+
+
 @dataclass(slots=True)
 class Layer:
     """One step of a program.

@@ -11,8 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bnexport.kernels import OPS
-from bnexport.program import Layer, Literal, Port
-from bnexport.steps import KERNELS
+from bnexport.program import LINEAR, Layer, Literal, Port
 
 _SAME_RANK = frozenset(
     {"MaxPool", "MaxPoolV2", "AvgPool", "BiasAdd", "LRN", "ResizeBilinear", "ResizeNearestNeighbor", "ResizeBicubic", "ScaleShift"}
@@ -48,7 +47,7 @@ def _result(layer: Layer, known: dict[str, _Tensor], batch: int | None) -> _Tens
         return None
     operands = [_operand(layer, o, known) for o in layer.inputs]
     first = operands[0]
-    if layer.op in KERNELS or layer.op in _SAME_RANK:
+    if layer.op in LINEAR or layer.op in _SAME_RANK:
         alone = first.rank > 1 or layer.op == "ScaleShift" or not first.batched
         return first if alone and not any(o.batched for o in operands[1:]) else None
     if layer.op in _OVER_LAST:

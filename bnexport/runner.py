@@ -19,9 +19,9 @@ from bnexport.errors import BundleError, GraphError, IncompleteBundle, InputErro
 from bnexport.formats import read_bundle
 from bnexport.kernels import OPS
 from bnexport.kernels.table import NDArray, ieee
-from bnexport.program import Layer, Port, Program, in_short
+from bnexport.program import LINEAR, Layer, Port, Program, in_short
 from bnexport.rows import rows_alone
-from bnexport.steps import KERNELS, Step, compile_layer, makes_new_memory
+from bnexport.steps import Step, compile_layer, makes_new_memory
 
 TILE_BYTES = 32 << 20
 """What the widest tensor of a tile may take: matrix products gain from more rows up to some thousands, and memory stays bounded."""
@@ -250,7 +250,7 @@ class Model:
     def _compile(self) -> None:
         for port in self.inputs:
             self._slots[port.tensor] = len(self._slots)
-        needed = {layer.op for layer in self.layers if layer.op != "ScaleShift" and layer.op not in KERNELS}
+        needed = {layer.op for layer in self.layers if layer.op != "ScaleShift" and layer.op not in LINEAR}
         needed.update(layer.activation for layer in self.layers if layer.activation is not None)
         missing = sorted(name for name in needed if name not in OPS)
         if missing:

@@ -11,22 +11,13 @@ import numpy as np
 from bnexport.kernels import OPS
 from bnexport.kernels.spread import Row
 from bnexport.kernels.table import NDArray, evaluate
-from bnexport.program import Layer, Literal, materialize
+from bnexport.program import LINEAR, Layer, Literal, materialize
 
 Step = Callable[[list[Any]], None]
 Activation = Callable[[NDArray], Any]
 Operand = int | NDArray
 """A slot's number, or a constant."""
 
-KERNELS = {
-    "Dense": "MatMul",
-    "Conv2D": "Conv2D",
-    "Conv3D": "Conv3D",
-    "DepthwiseConv2D": "DepthwiseConv2dNative",
-    "Conv2DTranspose": "Conv2DBackpropInput",
-    "Conv3DTranspose": "Conv3DBackpropInputV2",
-}
-"""The operator that a linear layer's kernel is registered under."""
 BLOCK_BYTES = 1 << 19
 """How much of a product gets its bias and activation at a time: it is still in the cache for the second of them."""
 
@@ -44,14 +35,14 @@ def compile_layer(layer: Layer, slots: dict[str, int], over: bool) -> Step:
         return _dense(operands[0], out, layer)
     if layer.op == "ScaleShift":
         return _scale_shift(operands[0], out, layer, over)
-    if layer.op in KERNELS:
+    if layer.op in LINEAR:
         return _convolution(operands, out, layer)
     return _operator(operands, out, layer, over)
 
 
 def makes_new_memory(layer: Layer) -> bool:
     """Whether a layer's result certainly shares no memory with its operands or with a constant."""
-    return layer.op in KERNELS or layer.op == "ScaleShift" or not OPS[layer.op].view
+    return layer.op in LINEAR or layer.op == "ScaleShift" or not OPS[layer.op].view
 
 
 def _operand(layer: Layer, position: int, slots: dict[str, int]) -> Operand:
@@ -175,7 +166,7 @@ def _convolution(operands: list[Operand], out: int, layer: Layer) -> Step:
     if bias is not None and str(layer.attrs.get("data_format", "NHWC")).startswith("NC"):
         bias = bias.reshape(-1, *(1,) * (kernel.ndim - 2))
     finish = _finish(layer, bias)
-    compute, attrs = OPS[KERNELS[layer.op]].compute, dict(layer.attrs)
+    compute, attrs = OPS[LINEAR[layer.op]].compute, dict(layer.attrs)
 
     def convolution(values: list[Any]) -> None:
         x = _value(operands[0], values)

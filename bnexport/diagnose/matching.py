@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bnexport.batchnorms import LINEAR
 from bnexport.diagnose.mine import Given
 from bnexport.diagnose.network import Network
 from bnexport.errors import InputError, UsageError
 from bnexport.kernels.table import NDArray
+from bnexport.program import LINEAR
 
 Shapes = dict[str, tuple[int, ...]]
 _SUFFIXES = re.compile(r"/(out|output|activations?|result|value|bn_out|after)$")

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from bnexport.batchnorms import LINEAR, BatchNorm
+from bnexport.batchnorms import BatchNorm
 from bnexport.kernels.table import NDArray, ieee
-from bnexport.program import InMemory, Layer, Literal, Program, materialize
+from bnexport.program import LINEAR, InMemory, Layer, Literal, Program, materialize
 from bnexport.steps import compile_layer
 
 Values = dict[str, NDArray]

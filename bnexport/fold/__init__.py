@@ -15,9 +15,9 @@ import numpy as np
 from bnexport.arrays import Deferred, Folded
 from bnexport.fold.affine import Affine, NDArray, affine
 from bnexport.fold.commute import Refusal, backward, channel_axis, forward, named
-from bnexport.fold.linear import LINEAR, check_after, check_before, fold_after, fold_before
+from bnexport.fold.linear import check_after, check_before, fold_after, fold_before
 from bnexport.fold.network import Network
-from bnexport.program import Array, InMemory, Layer, materialize
+from bnexport.program import LINEAR, Array, InMemory, Layer, materialize
 
 __all__ = ["Network", "fold"]
 

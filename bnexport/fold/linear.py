@@ -23,7 +23,6 @@ from bnexport.program import InMemory, Layer, materialize
 
 CONVOLUTIONS = frozenset({"Conv2D", "Conv3D"})
 TRANSPOSED = frozenset({"Conv2DTranspose", "Conv3DTranspose"})
-LINEAR = frozenset({"Dense", "DepthwiseConv2D"}) | CONVOLUTIONS | TRANSPOSED
 
 
 def output_channels(linear: Layer) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 
 from bnexport._version import __version__
 from bnexport.errors import BundleError, CorruptBundle
-from bnexport.program import Array, InMemory, Layer, Literal, Port, Program
+from bnexport.program import LINEAR, Array, InMemory, Layer, Literal, Port, Program
 
 FORMAT = "bnexport"
 VERSION = 1
@@ -37,8 +37,7 @@ CONVENTIONS = {
 }
 
 
-_LINEAR = ("Dense", "Conv2D", "DepthwiseConv2D", "Conv2DTranspose", "Conv3D", "Conv3DTranspose")
-_OWN = {**dict.fromkeys(_LINEAR, (("kernel",), ("bias",))), "ScaleShift": (("scale", "shift"), ())}
+_OWN = {**dict.fromkeys(LINEAR, (("kernel",), ("bias",))), "ScaleShift": (("scale", "shift"), ())}
 """The arrays that operations of our own have: those that they must have, and those that they may have."""
 
 

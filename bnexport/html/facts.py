@@ -14,9 +14,8 @@ from bnexport.html.shapes import Shape, followed
 from bnexport.html.units import Units, examined, indices, unit_weights
 from bnexport.inspection import examine
 from bnexport.options import Options
-from bnexport.program import Array, Layer, Program
+from bnexport.program import LINEAR, Array, Layer, Program
 from bnexport.report import batch_norms
-from bnexport.steps import KERNELS
 
 NDArray = np.ndarray[Any, Any]
 
@@ -182,12 +181,12 @@ class _Before:
     def steps(self, layer: Layer) -> list[Step]:
         """The operations that a folded layer stands for."""
         placed: list[tuple[int, Step]] = []
-        if layer.op in KERNELS:
+        if layer.op in LINEAR:
             node = str(layer.provenance.get("node", layer.name))
             kernel = layer.provenance.get("kernel")
             names = [kernel] if isinstance(kernel, str) else list(kernel or ())
             placed.append(
-                (self._places.get(node, -1), Step(KERNELS[layer.op], "kernel", f"{node}: kernel {', '.join(map(str, names)) or 'constant'}"))
+                (self._places.get(node, -1), Step(LINEAR[layer.op], "kernel", f"{node}: kernel {', '.join(map(str, names)) or 'constant'}"))
             )
         seen: set[str] = set()
         for part in layer.provenance.get("parts", ()):

@@ -8,8 +8,7 @@ from bnexport.errors import GraphError
 from bnexport.kernels import OPS
 from bnexport.kernels.rules import broadcast, dtype_named
 from bnexport.kernels.table import Abstract, infer
-from bnexport.program import Layer, Literal, Port, Program
-from bnexport.steps import KERNELS
+from bnexport.program import LINEAR, Layer, Literal, Port, Program
 
 Shape = tuple[int | None, ...]
 
@@ -64,12 +63,12 @@ def _results(layer: Layer, operands: Sequence[Abstract]) -> Sequence[Abstract]:
         return [Abstract(broadcast(x.shape, *(array.shape for array in layer.arrays.values())), x.dtype)]
     if layer.op == "Dense" and x is not None:
         return [Abstract((*x.shape[:-1], layer.arrays["kernel"].shape[-1]), x.dtype)]
-    if layer.op in KERNELS and x is not None:
+    if layer.op in LINEAR and x is not None:
         if "padding" not in layer.attrs:
             raise GraphError(f"{layer.name}: variable names do not tell how a convolution is padded")
         array = layer.arrays["kernel"]
         kernel = Abstract(array.shape, array.dtype)
-        return infer(OPS[KERNELS[layer.op]], layer.attrs, [x, kernel] if len(operands) == 1 else [_sizes(x, operands[1]), kernel, x])
+        return infer(OPS[LINEAR[layer.op]], layer.attrs, [x, kernel] if len(operands) == 1 else [_sizes(x, operands[1]), kernel, x])
     if layer.op not in OPS:
         raise GraphError(f"{layer.name}: there is no operator {layer.op}")
     return infer(OPS[layer.op], layer.attrs, operands)

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from bnexport.batchnorms import LINEAR, BatchNorm
+from bnexport.batchnorms import BatchNorm
 from bnexport.diagnose.case import Case, Hypothesis, Index, Numbers, Shown, Site, Variant
 from bnexport.diagnose.hypotheses import norms
 from bnexport.diagnose.network import (
@@ -26,7 +26,7 @@ from bnexport.diagnose.network import (
 )
 from bnexport.kernels import OPS
 from bnexport.kernels.table import NDArray
-from bnexport.program import Layer, materialize
+from bnexport.program import LINEAR, Layer, materialize
 
 ACTIVATIONS = ("Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Softplus", "Softsign", "Sigmoid", "Tanh")
 """Those that are single operators."""
@@ -282,7 +282,7 @@ def _rounded_operands(rounded: Callable[[NDArray], NDArray], layer: Layer) -> Si
 
 
 def _few_decimals(case: Case) -> Iterable[Variant]:
-    owners = [d for d in case.network.definitions.values() if isinstance(d, Layer) and d.op in LINEAR | {"ScaleShift"} and d.arrays]
+    owners = [d for d in case.network.definitions.values() if isinstance(d, Layer) and d.op in (*LINEAR, "ScaleShift") and d.arrays]
     inside = {name for norm in case.network.norms for name in norm.layers}
     for count in (2, 3, 4, 5):
         rounded = partial(_decimals, count)
