@@ -95,7 +95,7 @@ def compare_variables(checkpoint: Checkpoint) -> Variables:
     tf = tensorflow()
     found = Variables()
     try:
-        reader = _Constants(tf, checkpoint.prefix) if checkpoint.location.is_frozen else tf.train.load_checkpoint(str(checkpoint.prefix))
+        reader = _Constants(tf, checkpoint.location) if checkpoint.location.is_frozen else tf.train.load_checkpoint(str(checkpoint.prefix))
         for name in checkpoint.names():
             found.compared += 1
             if not _same_bits(checkpoint.read(name), reader.get_tensor(name)):
@@ -108,9 +108,9 @@ def compare_variables(checkpoint: Checkpoint) -> Variables:
 class _Constants:
     """The constants of a frozen graph, by the method that a checkpoint's reader has."""
 
-    def __init__(self, tf: Any, path: Path) -> None:
+    def __init__(self, tf: Any, location: Location) -> None:
         self._tf = tf
-        self._nodes = {node.name: node for node in tf.compat.v1.GraphDef.FromString(path.read_bytes()).node}
+        self._nodes = {node.name: node for node in _meta_graph(tf, location).graph_def.node}
 
     def get_tensor(self, name: str) -> NDArray:
         return np.asarray(self._tf.make_ndarray(self._nodes[name].attr["value"].tensor))
@@ -390,11 +390,11 @@ def _meta_graph(tf: Any, location: Location) -> Any:
     """The MetaGraphDef of a graph's file, of the serving part of a SavedModel, or around a frozen graph."""
     from google.protobuf.message import DecodeError
 
-    from bnexport.graph.files import parse, serving_graph
+    from bnexport.checkpoint.graph_files import parse, serving_graph
 
     meta = tf.compat.v1.MetaGraphDef()
     try:
-        if location.is_frozen:
+        if location.is_frozen and location.saved_model is None:
             meta.graph_def.ParseFromString(location.files[0].read_bytes())
             return meta
         if location.meta is not None:
@@ -410,7 +410,7 @@ def _meta_graph(tf: Any, location: Location) -> Any:
 
 def _of_file(tf: Any, path: Path) -> Any:
     """The MetaGraphDef of a .meta file, or of another that `--graph` named. That may not say how variables are restored: as savers by default do."""
-    from bnexport.graph.files import parse
+    from bnexport.checkpoint.graph_files import parse
 
     v1 = tf.compat.v1
     meta = v1.MetaGraphDef()

@@ -1,5 +1,6 @@
 """What people point at: every file of a checkpoint, folders, `checkpoint` files of other machines, and files that are something else."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -119,7 +120,8 @@ def test_the_graph_alone_can_be_located(tmp_path):
 
 
 def test_a_saved_model_without_variables(tmp_path):
-    (tmp_path / "saved_model.pb").write_bytes(b"graph")
+    saved_model = Path(__file__).parents[1] / "fixtures" / "data" / "savedmodel_v1" / "saved_model" / "saved_model.pb"
+    shutil.copy(saved_model, tmp_path)
     assert locate(tmp_path).saved_model == tmp_path / "saved_model.pb"
     with pytest.raises(CheckpointNotFound, match=r"saved_model\.pb has no variables beside it"):
         open_checkpoint(tmp_path)

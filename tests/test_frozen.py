@@ -99,6 +99,24 @@ def without_dropout(graph):
 
 
 @pytest.mark.tensorflow
+def test_a_saved_model_of_constants(tf, tmp_path):
+    """What exporters for serving make of a frozen graph: a SavedModel without variables."""
+    with tf.Graph().as_default() as graph, tf.Session() as session:
+        tf.import_graph_def(tf.GraphDef.FromString(PLAIN.read_bytes()), name="")
+        x, y = (graph.get_tensor_by_name(name) for name in ("x:0", "y:0"))
+        tf.saved_model.simple_save(session, str(tmp_path / "saved"), {"pixels": x}, {"scores": y})
+    shutil.rmtree(tmp_path / "saved" / "variables", ignore_errors=True)
+    convert(tmp_path / "saved", tmp_path / "out.npz")
+    model = load(tmp_path / "out.npz")
+    assert (model.inputs[0].name, model.outputs[0].name) == ("pixels", "scores")
+    assert_close("frozen", model.predict(feeds("frozen", model)["pixels"]), stored("frozen")["y"])
+    result = CliRunner().invoke(main, ["verify", str(tmp_path / "saved"), str(tmp_path / "out.npz")])
+    assert result.exit_code == 0, result.output
+    assert "bit for bit what TensorFlow reads" in result.output
+    assert "TensorFlow: not compared" not in result.output
+
+
+@pytest.mark.tensorflow
 def test_a_function_of_tensorflow_2_frozen(tmp_path):
     tensorflow = pytest.importorskip("tensorflow")
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2

@@ -33,7 +33,7 @@ class Location:
 
     `prefix` is what TensorFlow calls the checkpoint. `index` is the `.index` file of version 2, or the (first) file of version 1, and `files` are
     that one or all the files of version 1; None and none where there is only a graph. `meta` and `saved_model` are the files of the graph.
-    A frozen graph (version 0) is all of these in one file.
+    A frozen graph (version 0) is all of these in one file, be it a SavedModel's or one by itself.
     """
 
     prefix: Path | None
@@ -157,7 +157,7 @@ def _in_folder(folder: Path) -> Location:
     saved_model = _saved_model(folder)
     if saved_model is not None:
         found = _at_prefix(folder / "variables" / "variables")
-        return found or Location(None, None, None, saved_model, 2, ())
+        return found or Location(saved_model, None, None, saved_model, 0, (saved_model,))
     state = folder / STATE_FILE
     if _is_file(state) and not _is_table(state):
         return _from_state(state)

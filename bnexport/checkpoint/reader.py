@@ -10,7 +10,7 @@ import numpy as np
 from bnexport.checkpoint.bundle import Bundle
 from bnexport.checkpoint.paths import Location, checkpoints_beside, locate
 from bnexport.checkpoint.tensors import Stored, TensorInfo
-from bnexport.errors import CheckpointError, CheckpointNotFound, CorruptCheckpoint, TensorNotFound
+from bnexport.errors import CheckpointNotFound, CorruptCheckpoint, TensorNotFound
 
 if TYPE_CHECKING:
     from bnexport.checkpoint.frozen import FrozenGraph
@@ -34,7 +34,10 @@ class Checkpoint:
 
     def __init__(self, location: Location) -> None:
         if location.prefix is None or not location.files:
-            _refuse_misnamed(location)
+            if location.meta is not None:
+                from bnexport.checkpoint.graph_files import refuse_graph_alone
+
+                refuse_graph_alone(location.meta)
             others = checkpoints_beside(location.meta) if location.meta else []
             hint = f", or give {others[0]} with --graph {location.meta}" if others else ""
             raise CheckpointNotFound(
@@ -88,9 +91,9 @@ class Checkpoint:
         """
         return self._reader.stored(self._known(name))
 
-    def frozen_graph(self) -> "pb.GraphDef | None":
+    def frozen_graph(self) -> "pb.MetaGraphDef | None":
         """The graph that the tensors are constants of; None for a checkpoint whose graph, if any, is another file."""
-        return getattr(self._reader, "definition", None)
+        return getattr(self._reader, "meta", None)
 
     def object_graph(self) -> "pb.TrackableObjectGraph | None":
         """The objects that an object-based checkpoint (TensorFlow 2) was saved from; None for a checkpoint by names."""
@@ -136,27 +139,13 @@ class Checkpoint:
         raise TensorNotFound(f"{self.prefix} has no tensor {name!r}: {hint}")
 
 
-def _refuse_misnamed(location: Location) -> None:
-    """A frozen graph under the name of another kind of graph holds its weights itself."""
-    from bnexport.checkpoint.frozen import read_graph_def
-
-    path = location.graph
-    if path is None:
-        return
-    try:
-        read_graph_def(path)
-    except CheckpointError:
-        return
-    raise CheckpointError(f"{path} is a graph by itself, as frozen graphs are: if its weights are in it, call it frozen.pb, and give that")
-
-
 def _reader(location: Location, prefix: Path) -> "Bundle | SavedSlices | FrozenGraph":
     if location.version == 2:
         return Bundle(prefix, location.files[0])
     if location.is_frozen:
         from bnexport.checkpoint.frozen import FrozenGraph
 
-        return FrozenGraph(prefix)
+        return FrozenGraph(prefix, saved_model=location.saved_model is not None)
     # Few checkpoints are that old.
     from bnexport.checkpoint.v1 import SavedSlices
 
