@@ -60,6 +60,8 @@ def convert(path: str | Path, out: str | Path, options: Options | None = None) -
     """
     from bnexport.formats import write_bundle
 
+    if not isinstance(options, Options | None):
+        raise UsageError(f"the options are a {type(options).__name__}: give bnexport.Options(outputs=[…], …)")
     program = to_program(path, options)
     write_bundle(out, program)
     return program

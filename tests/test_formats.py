@@ -562,12 +562,21 @@ def test_reading_npz_imports_little(tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="a process cannot send itself an interrupt there")
 def test_an_interrupt_ends_the_threads_that_copy(tmp_path):
     array = InMemory(np.zeros(5 * PIECE_BYTES, np.uint8))
-    once = iter([signal.SIGINT])
 
-    def interrupt(_):
-        for number in once:
-            os.kill(os.getpid(), number)
+    def interrupted():
+        once = iter([signal.SIGINT])
 
-    with (tmp_path / "out").open("wb") as file, pytest.raises(KeyboardInterrupt):
-        writing.copy_array("kernel", array, file, interrupt)
+        def interrupt(_):
+            for number in once:
+                os.kill(os.getpid(), number)
+
+        try:
+            with (tmp_path / "out").open("wb") as file:
+                writing.copy_array("kernel", array, file, interrupt)
+        except KeyboardInterrupt:
+            return True
+        return False
+
+    # Python loses an interrupt that comes while it lets go of an object with a weak reference.
+    assert any(interrupted() for _ in range(3))
     assert not [thread for thread in threading.enumerate() if thread.name == "bnexport-copy" and thread.is_alive()]

@@ -100,3 +100,8 @@ def test_the_bundle_remembers_the_graph(folder):
     conversion = load(folder / "out.npz").conversion
     assert conversion["options"] == {"graph": str(folder / "graph.pb")}
     assert conversion["source"] == ["model.ckpt-1000", "graph.pb"]
+
+
+def test_options_are_of_their_own_kind(tmp_path):
+    with pytest.raises(UsageError, match=r"the options are a dict: give bnexport\.Options"):
+        convert(DATA / "seed" / "model.ckpt", tmp_path / "out.npz", {"outputs": ["y"]})
