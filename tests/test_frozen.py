@@ -137,7 +137,8 @@ np.savez({str(tmp_path / "expected.npz")!r}, x=x, y=model(x))
     assert tensorflow
     assert convert_variables_to_constants_v2
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-    convert(tmp_path / "model.pb", tmp_path / "out.npz")
+    program = convert(tmp_path / "model.pb", tmp_path / "out.npz")
+    assert [layer.name.rpartition("/")[2].rstrip("_0123456789") for layer in program.layers] == ["dense", "dense"]
     with np.load(tmp_path / "expected.npz") as expected:
         np.testing.assert_allclose(load(tmp_path / "out.npz").predict(expected["x"]), expected["y"], rtol=0, atol=1e-6)
 

@@ -29,6 +29,7 @@ _SUMS = {"Add": 1, "AddV2": 1, "BiasAdd": 1, "BiasAddV1": 1, "Sub": -1}
 _KERNEL_NAMES = frozenset(
     {"kernel", "weights", "weight", "w", "filter", "filters", "depthwise_weights", "depthwise_kernel", "pointwise_weights", "pointwise_kernel"}
 )
+_FROZEN = "/ReadVariableOp/resource"  # convert_variables_to_constants_v2 calls a variable after the operation that read it
 _PRODUCTS = frozenset({"MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3"})
 _LINEAR_OPS = {
     **dict.fromkeys(_PRODUCTS, "Dense"),
@@ -242,6 +243,9 @@ class _Lowering:
         """A layer is called after its kernel's scope, or its kernel, or else its node."""
         if len(variables) != 1:
             return node.name
+        reader = variables[0].removesuffix(_FROZEN)
+        if reader != variables[0]:
+            return reader.rpartition("/")[0] or reader
         scope, slash, last = variables[0].rpartition("/")
         return scope if slash and last.lower() in _KERNEL_NAMES else variables[0]
 
