@@ -3,20 +3,24 @@
 For a network such as 8-16-12-3 the time goes into calling NumPy, not into arithmetic. Here a chain of small dense layers runs with two calls a
 layer: biases are a last column of the kernels, against a row of ones that is always there. Rows of the batch are columns of the matrices, so that
 everything after a product runs over long contiguous memory. Memory is reused from call to call, each thread having its own. Many rows go through
-in groups of tiles. One thread does it all: a second one was measured to wait for the interpreter as long as it worked.
+in groups of tiles, and a second thread takes half of very many. (Of fewer it would wait for the interpreter as long as it worked.)
 """
 
 import math
+import os
 import threading
 from collections.abc import Callable, Sequence
 from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from bnexport.kernels import OPS
 from bnexport.kernels.table import ieee
-from bnexport.program import Layer, Port, materialize
+from bnexport.program import Layer, Port, cores, materialize
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 NDArray = np.ndarray[Any, Any]
 
@@ -26,6 +30,8 @@ TILE_PRODUCT = 260_000
 """Multiplications in a tile's largest product: OpenBLAS shares larger ones among threads of its own, which costs more than it gives here."""
 TILES = 8
 """Tiles that go through the network together, in three-dimensional arrays, to share the cost of the calls."""
+SHARED_GROUPS = 4
+"""A second thread takes its half where that is at least so many groups of tiles; with fewer nothing is gained."""
 _ALIASED = 256  # rows of a multiple of so many numbers begin at the same places of the cache, which then holds few of them:
 _PADDING = 16  # such matrices get so many columns more, which nobody looks at
 _MODEST = 80.0  # neither the exponential of a number that is not beyond this nor a sum of them over- or underflows
@@ -86,6 +92,18 @@ class Chain:
             return self._quietly(x, None)
         out = np.empty((rows, self.width), self._dtype)
         group = self.tile * TILES
+        half = rows // 2 // group * group  # in whole groups, so that the scores are the same whoever computes them
+        if half < SHARED_GROUPS * group or cores() == 1:
+            self._run_groups(x, out)
+            return out
+        other = _helper(os.getpid()).submit(self._run_groups, x[:half], out[:half])
+        self._run_groups(x[half:], out[half:])
+        other.result()
+        return out
+
+    def _run_groups(self, x: NDArray, out: NDArray) -> None:
+        rows = x.shape[0]
+        group = self.tile * TILES
         for start in range(0, rows, group):
             stop = min(rows, start + group)
             whole = start + (stop - start) // self.tile * self.tile
@@ -94,7 +112,6 @@ class Chain:
                 self._quietly(x[start:whole].reshape(*shape, x.shape[1]), out[start:whole].reshape(*shape, self.width))
             if stop > whole:
                 self._quietly(x[whole:stop], out[whole:stop])
-        return out
 
     def _quietly(self, x: NDArray, out: NDArray | None) -> NDArray:
         if self._quiet:
@@ -152,6 +169,14 @@ class Chain:
         scores = np.zeros((*tiles, self.width, columns), self._dtype)
         memory = self._local.memory = _Memory(shape, source, source[..., :-1, :rows], hidden, products[-1], scores)
         return memory
+
+
+@cache
+def _helper(process: int) -> "Executor":
+    """The thread that takes half of the rows; a process that was forked, which has no other thread, makes one of its own."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    return ThreadPoolExecutor(1, "bnexport-rows")
 
 
 class _Memory(NamedTuple):

@@ -4,6 +4,7 @@ The converter builds a `Program`, a format writes it, and the runner reads it ba
 has a shape, a dtype and `pieces()` can stand where an array is expected, so that a model larger than memory can be converted.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
@@ -96,6 +97,11 @@ def materialize(array: Array) -> "np.ndarray[Any, Any]":
         flat[start : start + piece.size] = piece
         start += piece.size
     return out
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def take_name(taken: set[str], wanted: str) -> str:

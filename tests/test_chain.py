@@ -1,10 +1,18 @@
 """Chains of small dense layers against the same layers computed one by one in float64."""
 
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bnexport import chain
+from bnexport.conversion import convert
 from bnexport.program import InMemory, Layer, Port, Program
 from bnexport.runner import Model
 
@@ -100,3 +108,44 @@ def test_a_score_that_is_not_a_number_stays_in_its_row():
 
 def test_large_layers_are_no_chain():
     assert network([100, 100, 3], ["Relu", None], "float32", 0)[0]._chain is None
+
+
+MANY = 2 * chain.SHARED_GROUPS * chain.TILES * 1024 + 777
+"""Rows that a second thread takes half of, and that fill no tile."""
+
+
+@pytest.mark.parametrize("last", ["Softmax", "Tanh"])
+def test_a_second_thread_gives_the_same_scores(monkeypatch, last):
+    model, truth = network([6, 5, 3], ["Relu", last], "float32", 1)
+    x = np.random.default_rng(0).standard_normal((MANY, 6), np.float32)
+    scores = {}
+    for count in (1, 2):
+        monkeypatch.setattr(chain, "cores", lambda count=count: count)
+        scores[count] = model.predict(x)
+    np.testing.assert_array_equal(scores[2], scores[1])
+    np.testing.assert_allclose(scores[2], truth(x.astype(np.float64)), rtol=0, atol=1e-4)
+    assert any(thread.name.startswith("bnexport-rows") for thread in threading.enumerate())
+
+
+FORKED = """
+import os, signal, sys
+import numpy as np
+import bnexport, bnexport.chain
+
+bnexport.chain.cores = lambda: 2
+model = bnexport.load(sys.argv[1])
+x = np.random.default_rng(0).random((int(sys.argv[2]), 64), np.float32)
+before = model.predict(x)
+child = os.fork()
+signal.alarm(60)
+same = np.array_equal(model.predict(x), before)
+if child == 0:
+    os._exit(0 if same else 1)
+sys.exit(0 if same and os.waitpid(child, 0)[1] == 0 else 1)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot be forked here")
+def test_a_process_that_was_forked_has_a_second_thread_of_its_own(tmp_path):
+    convert(Path(__file__).parents[1] / "fixtures" / "data" / "seed" / "model.ckpt", tmp_path / "out.npz")
+    subprocess.run([sys.executable, "-W", "ignore", "-c", FORKED, tmp_path / "out.npz", str(MANY)], check=True, timeout=120)

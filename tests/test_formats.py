@@ -136,7 +136,7 @@ def test_pieces_of_any_size(path, step):
 @pytest.mark.parametrize("step", [70_001, PIECE_BYTES // 4])
 def test_what_threads_compute(path, monkeypatch, cores, step):
     """Each piece is scaled by the factors of its own columns, whichever thread does it, and the bytes come in their order."""
-    monkeypatch.setattr(writing, "_cores", lambda: cores)
+    monkeypatch.setattr(writing, "cores", lambda: cores)
     rng = np.random.default_rng(5)
     values, factor = rng.standard_normal((1900, 1013)).astype("f4"), rng.standard_normal((1, 1013))
     heard = []

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from bnexport.errors import BnexportError, BundleError, UsageError
-from bnexport.program import PIECE_BYTES, PIECES_HELD, Array, Mapped
+from bnexport.program import PIECE_BYTES, PIECES_HELD, Array, Mapped, cores
 
 if TYPE_CHECKING:
     from queue import SimpleQueue
@@ -103,10 +103,6 @@ def _take_space(file: IO[bytes], size: int) -> None:
         # Some file systems cannot; writing will tell all else that is wrong.
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 class _Relay:
     """Copies an array to a file. Every thread that runs it takes the next piece, works on it, and writes it when those before are written.
 
@@ -141,7 +137,7 @@ class _Relay:
 
         self._crc32 = crc32
         ended: SimpleQueue[Exception | None] = SimpleQueue()
-        threads = [threading.Thread(target=self._work, args=(ended,), name="bnexport-copy", daemon=True) for _ in range(min(PIECES_HELD, _cores()))]
+        threads = [threading.Thread(target=self._work, args=(ended,), name="bnexport-copy", daemon=True) for _ in range(min(PIECES_HELD, cores()))]
         try:
             for thread in threads:
                 thread.start()
