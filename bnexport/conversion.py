@@ -37,9 +37,7 @@ def to_unfolded(path: str | Path, options: Options | None = None) -> Program:
     options = options or Options()
     location = locate(path, options.graph)
     if not _has_graph(location, options):
-        from bnexport.scopes import program_from_names
-
-        return widened(program_from_names(Checkpoint(location), options, folded=False))
+        return widened(_from_names(location, options, folded=False))
     from bnexport.graph.inference import read_inference, record
 
     inference = read_inference(location, options)
@@ -88,13 +86,13 @@ def _has_graph(location: Location, options: Options) -> bool:
     return True
 
 
-def _from_names(location: Location, options: Options) -> Program:
+def _from_names(location: Location, options: Options, *, folded: bool = True) -> Program:
     from bnexport.scopes import program_from_names
 
     beside = graphs_beside(location) if options.use_graph else []
     hint = f"{' or '.join(map(str, beside))} may be its graph: convert with --graph {beside[0]} if it is" if beside else ""
     try:
-        program = program_from_names(Checkpoint(location), options)
+        program = program_from_names(Checkpoint(location), options, folded=folded)
     except ScopeError as error:
         if not hint:
             raise

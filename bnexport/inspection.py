@@ -35,8 +35,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bnexport.errors import BnexportError
-from bnexport.program import Layer, Port, Program
-from bnexport.report import batch_norms, epsilon_text, number, parameters, shape_text
+from bnexport.program import Layer, Port, Program, shape_text
+from bnexport.report import batch_norms, epsilon_text, number, parameters
 
 if TYPE_CHECKING:
     from bnexport.checkpoint import Checkpoint, Location
@@ -116,7 +116,7 @@ def _converted(location: "Location") -> tuple[Program | None, str | None]:
 
     try:
         # The folder of a SavedModel holds its checkpoint two levels below.
-        return to_program(location.saved_model.parent if location.saved_model else location.prefix or ""), None
+        return to_program(location.saved_model.parent if location.saved_model else location.prefix), None
     except BnexportError as error:
         return None, str(error)
 

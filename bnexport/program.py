@@ -5,7 +5,7 @@ has a shape, a dtype and `pieces()` can stand where an array is expected, so tha
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
 from typing import Any, Protocol, runtime_checkable
@@ -183,9 +183,15 @@ class Program:
 
 def in_short(inputs: Sequence[Port], layers: Sequence[Layer], outputs: Sequence[Port]) -> str:
     """What a network is, in one line."""
-    taken, made = (", ".join(map(_shown, ports)) for ports in (inputs, outputs))
+    taken, made = (", ".join(map(described, ports)) for ports in (inputs, outputs))
     return f"{taken} -> {made}, {len(layers)} layer{'s' * (len(layers) != 1)}"
 
 
-def _shown(port: Port) -> str:
-    return f"{port.name} [{', '.join('?' if size is None else str(size) for size in port.shape)}] {port.dtype}"
+def described(port: Port) -> str:
+    """An input or output in a few words: `x [?, 64] float32`."""
+    return f"{port.name} {shape_text(port.shape)} {port.dtype}"
+
+
+def shape_text(shape: Iterable[int | None]) -> str:
+    """`[?, 64]`."""
+    return f"[{', '.join('?' if size is None else str(size) for size in shape)}]"

@@ -19,6 +19,7 @@ import numpy as np
 from bnexport.checkpoint import Checkpoint, Location
 from bnexport.checkpoint.paths import GRAPH_SUFFIX
 from bnexport.errors import BnexportError
+from bnexport.graph import ops
 
 if TYPE_CHECKING:
     from bnexport.graph.inference import Inference
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 NDArray = np.ndarray[Any, Any]
 
 _COLLECTIONS = ("variables", "trainable_variables", "local_variables")
-_HANDLES = frozenset({"VarHandleOp", "VariableV2", "Variable"})
 _GONE = re.compile(r"Tensor (\S+), specified in either feed_devices or fetch_devices was not found")
 
 
@@ -292,8 +292,6 @@ class Session:
         """Flags, averages and statistics, as the record says."""
         for entry in self._record.get("set", ()):
             self._give(entry["node"], np.asarray(entry["value"]))
-        from bnexport.graph import ops
-
         variables = self._inference.live.variables
         for entry in self._record.get("statistics", ()):
             name, output = _parsed(entry["in_place_of"])
@@ -319,7 +317,7 @@ class Session:
         tensor = self._tensor([f"{name}:0"])
         if tensor is None:
             raise ValueError(f"{name}, which was given a value, is inside a function")
-        if tensor.op.type in _HANDLES:
+        if tensor.op.type in ops.VARIABLES:
             self._assign(tensor, value)
             return
         shape = _sizes(tensor) if value.size == 1 else value.shape  # one value may stand for all
@@ -387,38 +385,30 @@ def _joined(parts: Iterable[dict[str, NDArray]]) -> dict[str, NDArray]:
 
 
 def _meta_graph(tf: Any, location: Location) -> Any:
-    """The MetaGraphDef of a graph's file, of the serving part of a SavedModel, or around a frozen graph."""
+    """The MetaGraphDef of the file that bnexport reads too: the serving part of a SavedModel, or around a graph that has none.
+
+    A graph that `--graph` named may not say how variables are restored: as savers by default do.
+    """
     from google.protobuf.message import DecodeError
 
     from bnexport.checkpoint.graph_files import parse, serving_graph
 
-    meta = tf.compat.v1.MetaGraphDef()
+    path, v1 = location.graph, tf.compat.v1
+    assert path is not None
+    meta = v1.MetaGraphDef()
     try:
-        if location.is_frozen and location.saved_model is None:
-            meta.graph_def.ParseFromString(location.files[0].read_bytes())
-            return meta
-        if location.meta is not None:
-            return _of_file(tf, location.meta)
-        assert location.saved_model is not None
-        from tensorflow.core.protobuf import saved_model_pb2  # type: ignore[import-untyped,unused-ignore]  # as tensorflow itself
+        if location.saved_model is not None:
+            from tensorflow.core.protobuf import saved_model_pb2  # type: ignore[import-untyped,unused-ignore]  # as tensorflow itself
 
-        model = parse(location.saved_model, saved_model_pb2.SavedModel())
+            return serving_graph(parse(path, saved_model_pb2.SavedModel()).meta_graphs)
+        if path.suffix.lower() == GRAPH_SUFFIX:
+            meta.graph_def.ParseFromString(path.read_bytes())
+        else:
+            parse(path, meta)
     except DecodeError as error:
         raise Unavailable("TensorFlow cannot read the graph") from error
-    return serving_graph(model.meta_graphs)
-
-
-def _of_file(tf: Any, path: Path) -> Any:
-    """The MetaGraphDef of a .meta file, or of another that `--graph` named. That may not say how variables are restored: as savers by default do."""
-    from bnexport.checkpoint.graph_files import parse
-
-    v1 = tf.compat.v1
-    meta = v1.MetaGraphDef()
-    if path.suffix.lower() == GRAPH_SUFFIX:
-        meta.graph_def.ParseFromString(path.read_bytes())
-    else:
-        parse(path, meta)
-    if not meta.HasField("saver_def") and {"save/Const", "save/control_dependency", "save/restore_all"} <= {n.name for n in meta.graph_def.node}:
+    names = {node.name for node in meta.graph_def.node}
+    if not location.is_frozen and not meta.HasField("saver_def") and {"save/Const", "save/control_dependency", "save/restore_all"} <= names:
         meta.saver_def.filename_tensor_name, meta.saver_def.restore_op_name = "save/Const:0", "save/restore_all"
         meta.saver_def.save_tensor_name, meta.saver_def.version = "save/control_dependency:0", v1.train.SaverDef.V2
     return meta

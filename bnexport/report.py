@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from bnexport.program import Layer, Port, Program
+from bnexport.program import Layer, Program, described
 
 _SHOWN = 3
 """How many of a long list are written out."""
@@ -56,16 +56,6 @@ def summary(program: Program) -> list[str]:
     if record.get("incomplete"):
         lines.append(f"Warning: the bundle cannot be evaluated: {record['incomplete']}")
     return lines
-
-
-def described(port: Port) -> str:
-    """An input or output in a few words: `x [?, 64] float32`."""
-    return f"{port.name} {shape_text(port.shape)} {port.dtype}"
-
-
-def shape_text(shape: Iterable[int | None]) -> str:
-    """`[?, 64]`."""
-    return f"[{', '.join('?' if size is None else str(size) for size in shape)}]"
 
 
 def number(value: Any) -> str:

@@ -17,7 +17,7 @@ from bnexport.draws import draw
 from bnexport.errors import IncompleteBundle, InputError, UsageError
 from bnexport.kernels.table import ieee
 from bnexport.options import Options
-from bnexport.program import Layer, Port, Program
+from bnexport.program import Layer, Port, Program, shape_text
 from bnexport.reference import Session, Unavailable, Variables, compare_variables
 from bnexport.runner import Model, load
 from bnexport.tracing import evaluate
@@ -265,8 +265,6 @@ def _check_ports(checkpoint: str | Path, bundle: str | Path, program: Program, m
 
 
 def _listed(ports: "tuple[Port, ...] | list[Port]") -> str:
-    from bnexport.report import shape_text
-
     return ", ".join(f"{port.name} {shape_text(port.shape)}" for port in ports) or "none"
 
 

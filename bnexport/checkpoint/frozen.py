@@ -32,10 +32,11 @@ class FrozenGraph:
         self.meta = read_meta_graph(path, saved_model=saved_model)
         nodes = self.meta.graph_def.node
         self.entries = {node.name: node.attr["value"].tensor for node in nodes if _was_variable(node)}
-        if saved_model and not self.entries:
+        if not saved_model or (self.entries and not any(node.op in _VARIABLES for node in nodes)):
+            return
+        if not self.entries:
             refuse_graph_alone(path)
-        if saved_model and (not self.entries or any(node.op in _VARIABLES for node in nodes)):
-            raise CheckpointNotFound(f"{path} has no variables beside it: there are no weights to read; copy its folder `variables` too")
+        raise CheckpointNotFound(f"{path} has no variables beside it: there are no weights to read; copy its folder `variables` too")
 
     def close(self) -> None:
         """There is nothing to close: the file was read whole."""

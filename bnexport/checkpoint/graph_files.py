@@ -90,15 +90,6 @@ def parse(path: Path, message: Any) -> Any:
     return message
 
 
-def is_graph_alone(path: Path) -> bool:
-    """Whether a file holds a GraphDef where a message that has one in it should be."""
-    try:
-        nodes = pb.GraphDef.FromString(path.read_bytes()).node
-    except DecodeError:
-        return False
-    return bool(nodes) and all(node.name and node.op for node in nodes)
-
-
 def serving_graph(graphs: Sequence[Any]) -> Any:
     """The graph of a SavedModel that TensorFlow serves; None where nothing tells.
 
@@ -116,5 +107,8 @@ def refuse_graph_alone(path: Path) -> None:
     Raises:
         CheckpointError: the file is a GraphDef.
     """
-    if is_graph_alone(path):
-        raise CheckpointError(f"{path} is a graph by itself, as frozen graphs are: if its weights are in it, call it frozen.pb, and give that")
+    try:
+        read_graph_def(path)
+    except CheckpointError:
+        return
+    raise CheckpointError(f"{path} is a graph by itself, as frozen graphs are: if its weights are in it, call it frozen.pb, and give that")

@@ -36,7 +36,7 @@ class Location:
     A frozen graph (version 0) is all of these in one file, be it a SavedModel's or one by itself.
     """
 
-    prefix: Path | None
+    prefix: Path
     index: Path | None
     meta: Path | None
     saved_model: Path | None
@@ -93,11 +93,13 @@ def _find(path: Path) -> Location:
         found = _at_prefix(path)
     if found is not None:
         return found
-    if _is_file(path) and path.suffix.lower() == GRAPH_SUFFIX:
+    if not _is_file(path):
+        raise _nothing_at(path)
+    if path.suffix.lower() == GRAPH_SUFFIX:
         return Location(path, None, None, None, 0, (path,))
-    if _is_file(path) and path.suffix.lower() == TEXT_SUFFIX:
+    if path.suffix.lower() == TEXT_SUFFIX:
         raise CorruptCheckpoint(f"{path} is a graph without values: give the checkpoint, and this file with --graph")
-    if _is_file(path) and not match:
+    if not match:
         raise CorruptCheckpoint(
             impostor(path)
             or other_kind(path)
@@ -109,8 +111,6 @@ def _find(path: Path) -> Location:
 def graphs_beside(location: Location) -> list[Path]:
     """Files beside a checkpoint that may hold its graph: that of another step, as savers write it once, and what an Estimator leaves as text."""
     prefix = location.prefix
-    if prefix is None:
-        return []
     stem = _STEP.sub("", prefix.name)
     files = sorted(_files(prefix.parent))
     metas = [file for file in files if file.suffix == ".meta" and _STEP.sub("", file.stem) == stem]

@@ -33,20 +33,11 @@ class Checkpoint:
     """A checkpoint's tensors by name. A context manager; not for use by several threads at once."""
 
     def __init__(self, location: Location) -> None:
-        if location.prefix is None or not location.files:
-            if location.meta is not None:
-                from bnexport.checkpoint.graph_files import refuse_graph_alone
-
-                refuse_graph_alone(location.meta)
-            others = checkpoints_beside(location.meta) if location.meta else []
-            hint = f", or give {others[0]} with --graph {location.meta}" if others else ""
-            raise CheckpointNotFound(
-                f"{location.graph or location.prefix} has no variables beside it: there are no weights to read; "
-                f"copy the checkpoint's .index and .data files too{hint}"
-            )
+        if not location.files:
+            raise _without_variables(location)
         self.location = location
-        self.prefix: Path = location.prefix
-        self._reader = _reader(location, self.prefix)
+        self.prefix = location.prefix
+        self._reader = _reader(location)
         self._names = sorted(self._reader.entries)
 
     def __enter__(self) -> "Checkpoint":
@@ -139,13 +130,26 @@ class Checkpoint:
         raise TensorNotFound(f"{self.prefix} has no tensor {name!r}: {hint}")
 
 
-def _reader(location: Location, prefix: Path) -> "Bundle | SavedSlices | FrozenGraph":
+def _without_variables(location: Location) -> CheckpointNotFound:
+    """The error for a .meta by itself."""
+    from bnexport.checkpoint.graph_files import refuse_graph_alone
+
+    assert location.meta is not None
+    refuse_graph_alone(location.meta)
+    others = checkpoints_beside(location.meta)
+    hint = f", or give {others[0]} with --graph {location.meta}" if others else ""
+    return CheckpointNotFound(
+        f"{location.meta} has no variables beside it: there are no weights to read; copy the checkpoint's .index and .data files too{hint}"
+    )
+
+
+def _reader(location: Location) -> "Bundle | SavedSlices | FrozenGraph":
     if location.version == 2:
-        return Bundle(prefix, location.files[0])
+        return Bundle(location.prefix, location.files[0])
     if location.is_frozen:
         from bnexport.checkpoint.frozen import FrozenGraph
 
-        return FrozenGraph(prefix, saved_model=location.saved_model is not None)
+        return FrozenGraph(location.prefix, saved_model=location.saved_model is not None)
     # Few checkpoints are that old.
     from bnexport.checkpoint.v1 import SavedSlices
 

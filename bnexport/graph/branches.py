@@ -26,8 +26,6 @@ _KEEP_STATISTICS = ops.PASS_THROUGH | ops.SWITCHES | frozenset(
     {"Squeeze", "ExpandDims", "Reshape", "Sub", "Add", "AddV2", "Mul", "Square", "SquaredDifference", "RealDiv", "Sqrt", "Rsqrt", "Cast", "IdentityN"}
 )  # fmt: skip
 _COMPARES = frozenset({"Equal", "NotEqual"})
-_WHETHER_WRITTEN = frozenset({"IsVariableInitialized", "VarIsInitializedOp"})
-"""What asks for a variable and not for its value."""
 _NEARBY = 24  # nodes looked at behind a Merge for a reduction over the batch: moments are made of a handful
 _DOMAINS: dict[str, tuple[Any, ...]] = {"b": (False, True), "i": (0, 1, 2, -1), "u": (0, 1, 2), "f": (1.0, 0.0, 0.5)}
 
@@ -292,7 +290,7 @@ def flags_of(graph: Graph, predicate: Ref) -> frozenset[str]:
             continue
         seen.add(ref.node)
         node = graph.node(ref.node)
-        if len(seen) > _NEARBY or node.op in ops.LOOPS or node.op in _WHETHER_WRITTEN:
+        if len(seen) > _NEARBY or node.op in ops.LOOPS or node.op in ops.ASK_WHETHER_INITIALISED:
             return frozenset()
         if ops.is_source(node) and node.op not in ops.PLACEHOLDERS:
             return frozenset()  # data
@@ -303,8 +301,6 @@ def flags_of(graph: Graph, predicate: Ref) -> frozenset[str]:
         elif node.op == "Const":
             if ref == skip_identities(graph, predicate):
                 leaves.add(node.name)
-        elif node.op in ops.ASK_WHETHER_INITIALISED:
-            continue  # the variable's value says nothing
         elif not node.inputs or (node.op not in _COMPARES and any(_is_text(graph, r) for r in node.inputs)):
             return frozenset()  # (a word is compared with others, and what else is done with text is done with data)
         else:
