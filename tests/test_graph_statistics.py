@@ -304,6 +304,8 @@ def held_and_averaged(tf, x, training, *, reads_held):
     if not training:
         return normalised(tf, x, ema.average(held_mean), ema.average(held_variance))
     mean, variance = tf.nn.moments(x, [0])
+    tf.summary.histogram("held_mean", held_mean)  # which takes it too, and is no part of the network
+    tf.summary.scalar("held_variance", tf.reduce_mean(held_variance))
     with tf.control_dependencies([tf.assign(held_mean, mean), tf.assign(held_variance, variance)]):
         return normalised(tf, x, held_mean, held_variance) if reads_held else normalised(tf, x, mean, variance)
 

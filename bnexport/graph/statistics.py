@@ -18,6 +18,7 @@ import numpy as np
 
 from bnexport.errors import AmbiguousNetwork, BnexportError
 from bnexport.graph import ops
+from bnexport.graph.flow import belongs_to_training
 from bnexport.graph.graphdef import Node, Ref, topological
 from bnexport.graph.live import Live
 from bnexport.graph.writes import assigned_before
@@ -26,7 +27,6 @@ _LINEAR = frozenset({"Add", "AddV2", "Sub", "Mul", "AddN", "RealDiv", "Neg", "Ca
 _STATISTICAL = _LINEAR | {"Squeeze", "Reshape", "Square", "SquaredDifference", "Sqrt", "DivNoNan", "Reciprocal"}  # what moments are made with
 _OF_NUMBERS = _LINEAR | {"Div", "Minimum", "Maximum", "StridedSlice", "Prod"}
 _UPDATES = frozenset({"Assign", "AssignAdd", "AssignSub", "AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp"})
-_ASIDE = frozenset({"Save", "SaveSlices", "SaveV2", "IsVariableInitialized", "VarIsInitializedOp"})
 _FAKE_QUANTISATIONS = frozenset({"FakeQuantWithMinMaxVars", "FakeQuantWithMinMaxVarsPerChannel"})
 _TRIAL = 0.625  # stands for a decay that is fed: any number between 0 and 1
 _TRIAL_SIZES = {"Shape": [64] * 4, "Size": 64, "Rank": 4}  # stand for sizes that the data has: large, since sums grow with them and averages do not
@@ -147,11 +147,17 @@ def _is_read_when_written(live: Live, held: str, average: str) -> bool:
     """Whether all that takes a variable, but for its average, runs after the batch's statistic was written to it."""
 
     def is_aside(reader: Node) -> bool:
-        update = ops.is_assignment(reader.op) or any(r.node == average for r in live.inputs(reader))
-        return update or reader.op in _ASIDE or ops.is_gradient(reader)
+        apart = reader.op in ops.ASK_WHETHER_INITIALISED or any(r.node == average for r in live.inputs(reader))
+        return apart or belongs_to_training(reader) or _is_only_reported(live, reader)
 
     readers = [reader for reader in live.consumers().get(Ref(held), ()) if not is_aside(reader)]
     return len(readers) > 0 and all(held in assigned_before(live, [reader.name]) for reader in readers)
+
+
+def _is_only_reported(live: Live, node: Node) -> bool:
+    """Whether summaries are all that is made of a node."""
+    users = live.consumers().get(Ref(node.name), ())
+    return len(users) > 0 and all(ops.is_summary(u.op) or _is_only_reported(live, u) for u in users)
 
 
 def _is_average(live: Live, update: Node, variable: str, statistic: Ref) -> bool:
