@@ -1,5 +1,6 @@
 """Arrays that are computed while they are written: a stored kernel times factors, rounded once."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from bnexport.errors import BadStatistics
-from bnexport.program import Array, InMemory, materialize, piece_buffers
+from bnexport.program import Array, InMemory, materialize, ranges, shares
 
 NDArray = np.ndarray[Any, Any]
 
@@ -24,7 +25,10 @@ class Deferred:
     compute: Callable[[], NDArray]
 
     def pieces(self) -> Iterator[NDArray]:
-        return InMemory(np.asarray(self.compute())).pieces()
+        return self.shares(1)[0]
+
+    def shares(self, count: int) -> list[Iterator[NDArray]]:
+        return InMemory(np.asarray(self.compute())).shares(count)
 
 
 @dataclass(slots=True)
@@ -52,23 +56,27 @@ class Folded:
         Raises:
             BadStatistics: a value is NaN or infinite.
         """
-        start = room = 0
-        buffers: Iterator[NDArray] = iter(())
-        for piece in self.source.pieces():
-            if piece.size > room:
-                room = piece.size
-                buffers = piece_buffers(room, self.dtype)
-            result = next(buffers)[: piece.size]
-            self.compute(piece, start, result)
+        return self.shares(1)[0]
+
+    def shares(self, count: int) -> list[Iterator[NDArray]]:
+        sources = shares(self.source, count)
+        return [self._folded(pieces, part.start) for pieces, part in zip(sources, ranges(math.prod(self.shape), len(sources)), strict=True)]
+
+    def _folded(self, pieces: Iterator[NDArray], start: int) -> Iterator[NDArray]:
+        """What becomes of pieces of the source, before which come `start` elements: in the same memory where that may be written to, so that more of
+        it stays in the cache."""
+        buffer = np.empty(0, self.dtype)
+        for piece in pieces:
+            result = piece
+            if not piece.flags.writeable or piece.dtype != self.dtype:
+                if buffer.size < piece.size:
+                    buffer = np.empty(piece.size, self.dtype)
+                result = buffer[: piece.size]
+            self._compute(piece, start, result)
             start += piece.size
             yield result
 
-    def compute(self, piece: NDArray, start: int, out: NDArray) -> None:
-        """The values in `out` that come from a piece of the source, before which came `start` elements.
-
-        Raises:
-            BadStatistics: a value is NaN or infinite.
-        """
+    def _compute(self, piece: NDArray, start: int, out: NDArray) -> None:
         # Overflow shows as infinity, which is refused below with its name.
         with np.errstate(over="ignore", invalid="ignore"):
             if self.factor is None:

@@ -7,16 +7,13 @@ has a shape, a dtype and `pieces()` can stand where an array is expected, so tha
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import cycle
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-PIECE_BYTES = 1 << 21
-"""How much of an array is read, folded and written at a time: what a core's cache holds, and enough for Python's own time not to count."""
-PIECES_HELD = 2
-"""How many pieces of an array are valid at a time, each of which a thread may be working on. Reading and writing are most of the work, and only one
-thread does either at a time: a third would wait."""
+PIECE_BYTES = 3 << 19
+"""How much of an array is read, folded and written at a time: what a core's cache holds, and enough for Python's own time not to count. Where a file
+takes twice as much at once, Linux looks for huge pages to keep it in, which can take as long as everything else."""
 
 
 @runtime_checkable
@@ -32,27 +29,30 @@ class Array(Protocol):
     def pieces(self) -> Iterator["np.ndarray[Any, Any]"]:
         """The elements in row-major order, as consecutive one-dimensional arrays of about `PIECE_BYTES`.
 
-        A piece is valid until the second after it (`PIECES_HELD`) is asked for; its memory is then used again. Until then whoever asked for it may
-        write over it, unless it is read-only.
+        A piece is valid until the next is asked for; its memory is then used again. Until then whoever asked for it may write over it, unless it is
+        read-only.
         """
         ...
 
 
 @runtime_checkable
-class Mapped(Array, Protocol):
-    """An array whose pieces are computed from those of `source`, each by itself: threads can compute several at a time."""
+class Shared(Array, Protocol):
+    """An array that several threads can read at a time."""
 
-    @property
-    def source(self) -> Array: ...
-
-    def compute(self, piece: "np.ndarray[Any, Any]", start: int, out: "np.ndarray[Any, Any]") -> None:
-        """Computes `out` from a piece of the source, before which came `start` elements: one-dimensional, of one size, perhaps the same array."""
+    def shares(self, count: int) -> list[Iterator["np.ndarray[Any, Any]"]]:
+        """What `pieces` gives, in at most `count` iterators, each for a thread of its own and for the range of elements that `ranges` gives it."""
         ...
 
 
-def piece_buffers(size: int, dtype: "np.dtype[Any]") -> "Iterator[np.ndarray[Any, Any]]":
-    """One-dimensional buffers for the pieces of an array, without end, which come again when the pieces in them are no longer valid."""
-    return cycle([np.empty(size, dtype) for _ in range(PIECES_HELD)])
+def shares(array: Array, count: int) -> list[Iterator["np.ndarray[Any, Any]"]]:
+    """The shares of an array, where it has any, or all of it as the only one."""
+    return array.shares(count) if isinstance(array, Shared) else [array.pieces()]
+
+
+def ranges(size: int, count: int) -> list[range]:
+    """The elements 0 to `size` as at most `count` consecutive ranges of about one length, of which none is empty unless there are no elements."""
+    count = max(1, min(size, count))
+    return [range(size * k // count, size * (k + 1) // count) for k in range(count)]
 
 
 @dataclass(slots=True)
@@ -79,11 +79,18 @@ class InMemory:
         return self.values.astype(self.dtype if dtype is None else dtype, copy=bool(copy))
 
     def pieces(self) -> Iterator["np.ndarray[Any, Any]"]:
+        return self.shares(1)[0]
+
+    def shares(self, count: int) -> list[Iterator["np.ndarray[Any, Any]"]]:
         flat = np.ascontiguousarray(self.values).reshape(-1).view()
         flat.flags.writeable = False
         step = max(1, PIECE_BYTES // max(1, flat.itemsize))
-        for start in range(0, flat.size, step):
-            yield flat[start : start + step]
+
+        def share(part: range) -> Iterator[np.ndarray[Any, Any]]:
+            for start in range(part.start, part.stop, step):
+                yield flat[start : min(start + step, part.stop)]
+
+        return [share(part) for part in ranges(flat.size, count)]
 
 
 def materialize(array: Array) -> "np.ndarray[Any, Any]":

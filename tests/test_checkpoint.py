@@ -1,5 +1,6 @@
 """Checkpoints that a live TensorFlow writes, compared with what it reads back, bit for bit."""
 
+import itertools
 import os
 import warnings
 
@@ -9,7 +10,7 @@ from checkpoint_forge import write_bundle
 
 from bnexport.checkpoint import Checkpoint, open_checkpoint
 from bnexport.errors import CheckpointError, TensorNotFound
-from bnexport.program import PIECE_BYTES, Array, materialize
+from bnexport.program import PIECE_BYTES, Array, materialize, ranges
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 with warnings.catch_warnings():
@@ -157,6 +158,12 @@ def test_arrays_of_many_pieces(tmp_path):
             sizes = [piece.nbytes for piece in ours.stored(name).pieces()]
             assert max(sizes) <= PIECE_BYTES
             assert sum(sizes) == tensors[name].nbytes
+        for name, count in itertools.product(tensors, [1, 2, 3, 7]):
+            shares = ours.stored(name).shares(count)
+            sizes = [len(part) for part in ranges(tensors[name].size, count)]
+            read = [np.concatenate([piece.copy() for piece in share]) for share in reversed(shares)][::-1]  # each for itself
+            assert [values.size for values in read] == sizes and max(sizes) - min(sizes) <= 1
+            assert np.concatenate(read).tobytes() == tensors[name].tobytes()
         # Two streams of one array at different places do not disturb each other.
         first, second = ours.stored("even").pieces(), ours.stored("even").pieces()
         ahead = next(first).copy()

@@ -269,6 +269,22 @@ def test_a_damaged_array_is_not_given_out_whole(tmp_path):
             next(pieces)
 
 
+@pytest.mark.parametrize("last", [0, 1, 2])
+def test_a_damaged_array_that_is_shared_is_not_given_out_whole(tmp_path, last):
+    """Whichever share is read last, its last piece does not arrive."""
+    data = bytes(3 * PIECE_BYTES + 12)
+    path = forged(tmp_path, {b"x": entry(1, [len(data) // 4], data, crc=1)}, data)
+    with open_checkpoint(path) as checkpoint:
+        stored = checkpoint.stored("x")
+        assert isinstance(stored, Stored)
+        shares = stored.shares(3)
+        late = shares.pop(last)
+        given = sum(piece.size for share in shares for piece in share) + next(late).size
+        with pytest.raises(CorruptCheckpoint, match="the checksum of 'x' does not match"):
+            next(late)
+        assert given < len(data) // 4
+
+
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_file_that_becomes_shorter_while_it_is_read(tmp_path, streamed):
     data = bytes(3 * PIECE_BYTES)

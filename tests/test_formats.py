@@ -20,7 +20,7 @@ from bnexport.arrays import Folded
 from bnexport.errors import BadStatistics, BundleError, CorruptBundle, UsageError
 from bnexport.formats import archive, npz, read_bundle, write_bundle, writing
 from bnexport.formats.manifest import DTYPES
-from bnexport.program import PIECE_BYTES, PIECES_HELD, InMemory, Layer, Literal, Port, Program, materialize
+from bnexport.program import PIECE_BYTES, InMemory, Layer, Literal, Port, Program, materialize, ranges
 
 SUFFIXES = [".npz", ".h5"]
 
@@ -85,13 +85,19 @@ class Streamed:
         self.yielded = values.size if yielded is None else yielded
 
     def pieces(self):
+        return self.part(range(self.yielded))
+
+    def part(self, part):
         flat = np.resize(self.values.reshape(-1), self.yielded)
-        given = []
-        for start in range(0, self.yielded, self.step):
-            if len(given) == PIECES_HELD:
-                given.pop(0)[:] = 0
-            given.append(flat[start : start + self.step].copy())
-            yield given[-1]
+        for start in range(part.start, part.stop, self.step):
+            piece = flat[start : min(start + self.step, part.stop)].copy()
+            yield piece
+            piece[:] = 0
+
+
+class StreamedToSeveral(Streamed):
+    def shares(self, count):
+        return [self.part(part) for part in ranges(self.yielded, count)]
 
 
 @pytest.fixture(params=SUFFIXES)
@@ -132,15 +138,17 @@ def test_pieces_of_any_size(path, step):
     assert (read_bundle(path).layers[0].arrays["value"].values == values).all()
 
 
-@pytest.mark.parametrize("cores", [1, 2, 8])
+@pytest.mark.parametrize("threads", [1, 2, 5])
 @pytest.mark.parametrize("step", [70_001, PIECE_BYTES // 4])
-def test_what_threads_compute(path, monkeypatch, cores, step):
+@pytest.mark.parametrize("kind", [Streamed, StreamedToSeveral])
+def test_what_threads_compute(path, monkeypatch, threads, step, kind):
     """Each piece is scaled by the factors of its own columns, whichever thread does it, and the bytes come in their order."""
-    monkeypatch.setattr(writing, "cores", lambda: cores)
+    monkeypatch.setattr(writing, "cores", lambda: threads)
+    monkeypatch.setattr(writing, "THREADS", threads)
     rng = np.random.default_rng(5)
     values, factor = rng.standard_normal((1900, 1013)).astype("f4"), rng.standard_normal((1, 1013))
     heard = []
-    write_bundle(path, of_arrays(big=Folded(Streamed(values, step), factor, np.dtype("f4"), "big")), heard.append)
+    write_bundle(path, of_arrays(big=Folded(kind(values, step), factor, np.dtype("f4"), "big")), heard.append)
     assert sum(heard) == values.nbytes
     assert (read_bundle(path).layers[0].arrays["value"].values == (values * factor).astype("f4")).all()
 
@@ -169,10 +177,11 @@ def test_other_byte_orders_and_strides(path):
 
 @pytest.mark.parametrize("yielded", [0, 99, 101])
 @pytest.mark.parametrize("size", [100, PIECE_BYTES])
-def test_an_array_that_yields_another_size(path, size, yielded):
+@pytest.mark.parametrize("kind", [Streamed, StreamedToSeveral])
+def test_an_array_that_yields_another_size(path, size, yielded, kind):
     wrong = size * yielded // 100
     with pytest.raises(BundleError, match=f"the array a/value of shape .* has {size} elements but yields"):
-        write_bundle(path, of_arrays(a=Streamed(np.zeros(size, "f4"), 1000, wrong)))
+        write_bundle(path, of_arrays(a=kind(np.zeros(size, "f4"), 1000, wrong)))
     assert list(path.parent.iterdir()) == []
 
 

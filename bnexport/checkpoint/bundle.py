@@ -6,8 +6,8 @@ tensorflow/core/util/tensor_bundle/tensor_bundle.cc
 
 import math
 import sys
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Iterator
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,8 +20,9 @@ from bnexport.checkpoint.slices import Slice, partition
 from bnexport.checkpoint.table import Table
 from bnexport.checkpoint.tensors import Stored, TensorInfo, described, require_version
 from bnexport.checkpoint.wire import MalformedError, read_varint
+from bnexport.checksums import CRC32C, combined
 from bnexport.errors import CheckpointError, CorruptCheckpoint
-from bnexport.program import PIECE_BYTES, InMemory, piece_buffers
+from bnexport.program import PIECE_BYTES, InMemory, ranges
 from bnexport.protos import tensorflow_pb2 as pb
 
 
@@ -93,8 +94,8 @@ class Bundle:
         else:
             self._open(info, entry)
         if entry.slices or info.dtype.hasobject:
-            return Stored(info, lambda: InMemory(self.read(name)).pieces())
-        return Stored(info, partial(self._pieces, info, entry))
+            return Stored(info, lambda count: InMemory(self.read(name)).shares(count))
+        return Stored(info, partial(self._shares, info, entry))
 
     def _parts(self, info: TensorInfo, entry: pb.BundleEntryProto) -> list[tuple[tuple[slice, ...], TensorInfo, pb.BundleEntryProto]]:
         """Where each slice of a partitioned variable lies in it, with the slice's own entry; the files are known to hold all of them."""
@@ -131,26 +132,47 @@ class Bundle:
         file = self._open(info, entry)
         values = np.empty(info.shape, info.dtype)
         flat = values.reshape(-1).view(np.uint8)
-        for _ in self._verified(info, entry, file, (flat[at : at + PIECE_BYTES] for at in range(0, flat.size, PIECE_BYTES))):
+        buffers = (flat[at : at + PIECE_BYTES] for at in range(0, flat.size, PIECE_BYTES))
+        for _ in self._filled(info, file, entry.offset, flat.size, buffers, partial(self._require_checksum, info, entry, file)):
             pass
         return values
 
-    def _pieces(self, info: TensorInfo, entry: pb.BundleEntryProto) -> "Iterator[np.ndarray[Any, Any]]":
+    def _shares(self, info: TensorInfo, entry: pb.BundleEntryProto, count: int) -> "list[Iterator[np.ndarray[Any, Any]]]":
+        """The tensor's pieces for at most `count` threads; the last of them to end compares the checksum, which is that of all of the tensor."""
         file = self._open(info, entry)
-        buffers = piece_buffers(min(PIECE_BYTES, info.nbytes), np.dtype(np.uint8))
-        views = (next(buffers)[: info.nbytes - at] for at in range(0, info.nbytes, PIECE_BYTES))
-        for piece in self._verified(info, entry, file, views):
+        parts = [range(part.start * info.dtype.itemsize, part.stop * info.dtype.itemsize) for part in ranges(math.prod(info.shape), count)]
+        crcs: dict[int, int] = {}
+
+        def ended(number: int, crc: int) -> None:
+            crcs[number] = crc
+            if len(crcs) == len(parts):
+                whole = reduce(lambda before, k: combined(before, crcs[k], len(parts[k]), CRC32C), range(1, len(parts)), crcs[0])
+                self._require_checksum(info, entry, file, whole)
+
+        return [self._share(info, file, entry.offset, part, partial(ended, number)) for number, part in enumerate(parts)]
+
+    def _share(self, info: TensorInfo, file: DataFile, offset: int, part: range, ended: Callable[[int], None]) -> "Iterator[np.ndarray[Any, Any]]":
+        """The pieces of a range of the bytes of a tensor that lies at `offset`."""
+        buffer = np.empty(min(PIECE_BYTES, len(part)), np.uint8)
+        buffers = (buffer[: part.stop - at] for at in range(part.start, part.stop, PIECE_BYTES))
+        file = file if part.start == 0 else DataFile(file.path)  # each thread seeks in one of its own
+        for piece in self._filled(info, file, offset + part.start, len(part), buffers, ended):
             yield piece.view(info.dtype)
 
-    def _verified(self, info: TensorInfo, entry: pb.BundleEntryProto, file: DataFile, buffers: Iterator[Bytes]) -> Iterator[Bytes]:
-        """Each of the consecutive `buffers`, filled; the checksum is that of the bytes of the file, before their order is changed."""
+    def _filled(
+        self, info: TensorInfo, file: DataFile, offset: int, size: int, buffers: Iterator[Bytes], ended: Callable[[int], None]
+    ) -> Iterator[Bytes]:
+        """Each of the consecutive `buffers`, filled from the `size` bytes at `offset`.
+
+        Before the last is given, `ended` is told the CRC-32C of these bytes as the file has them, before their order is changed.
+        """
         crc = done = 0
         for buffer in buffers:
-            file.read_into(buffer, entry.offset + done)
+            file.read_into(buffer, offset + done)
             crc = crc32c(buffer, crc)
             done += buffer.size
-            if done == info.nbytes:
-                self._require_checksum(info, entry, file, crc)
+            if done == size:
+                ended(crc)
             if self._byteorder != sys.byteorder:
                 swap_bytes(buffer, info.dtype)
             yield buffer

@@ -59,7 +59,7 @@ class FrozenGraph:
 
     def stored(self, name: str) -> Stored:
         """The tensor, decoded when its pieces are asked for."""
-        return Stored(self.info(name), lambda: InMemory(self.read(name)).pieces())
+        return Stored(self.info(name), lambda count: InMemory(self.read(name)).shares(count))
 
     def _corrupt(self, name: str, error: MalformedError | GraphError) -> CorruptCheckpoint:
         return CorruptCheckpoint(f"{self.path}: the constant {name!r} is damaged ({error}): copy the file again from where it came")

@@ -32,15 +32,15 @@ class TensorInfo(NamedTuple):
 
 
 class Stored:
-    """A tensor on disk: a `bnexport.program.Array`, read and checked each time that `pieces` is iterated."""
+    """A tensor on disk: a `bnexport.program.Shared` array, read and checked each time that its pieces are iterated."""
 
-    __slots__ = ("_open_pieces", "dtype", "name", "shape")
+    __slots__ = ("_shares", "dtype", "name", "shape")
 
-    def __init__(self, info: TensorInfo, open_pieces: "Callable[[], Iterator[np.ndarray[Any, Any]]]") -> None:
+    def __init__(self, info: TensorInfo, shares: "Callable[[int], list[Iterator[np.ndarray[Any, Any]]]]") -> None:
         self.name = info.name
         self.shape = info.shape
         self.dtype = info.dtype
-        self._open_pieces = open_pieces
+        self._shares = shares
 
     def __repr__(self) -> str:
         return f"Stored({self.name!r}, {self.shape}, {self.dtype})"
@@ -48,9 +48,16 @@ class Stored:
     def pieces(self) -> "Iterator[np.ndarray[Any, Any]]":
         """The elements in row-major order, as consecutive one-dimensional arrays of about `bnexport.program.PIECE_BYTES`.
 
-        A piece is valid until the second after it is asked for. Where the checksum does not match, `CorruptCheckpoint` is raised instead of the last.
+        A piece is valid until the next is asked for. Where the checksum does not match, `CorruptCheckpoint` is raised instead of the last.
         """
-        return self._open_pieces()
+        return self._shares(1)[0]
+
+    def shares(self, count: int) -> "list[Iterator[np.ndarray[Any, Any]]]":
+        """`pieces` for at most `count` threads, the range of elements for each as `bnexport.program.ranges` gives it.
+
+        Where the checksum does not match, `CorruptCheckpoint` is raised instead of the last piece that any of them reads.
+        """
+        return self._shares(count)
 
 
 def array_shape(message: pb.TensorShapeProto, dtype: "np.dtype[Any]") -> tuple[int, ...]:

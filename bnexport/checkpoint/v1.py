@@ -135,7 +135,7 @@ class SavedSlices:
         """The tensor, still on disk; it is read whole when its pieces are asked for. Raises as `read` does, but for the values."""
         info = self.info(name)
         self._parts(info, self.entries[name])
-        return Stored(info, lambda: InMemory(self.read(name)).pieces())
+        return Stored(info, lambda count: InMemory(self.read(name)).shares(count))
 
     def _parts(self, info: TensorInfo, entry: _Variable) -> list[tuple[tuple[slice, ...], Slice, Table]]:
         """Where each slice of a variable lies in it, and in which file; the files are known to be large enough for all of them."""

@@ -8,11 +8,11 @@ import math
 import os
 import struct
 import zlib
-from functools import cache
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 
+from bnexport.checksums import CRC32, combined
 from bnexport.errors import BundleError, CorruptBundle
 from bnexport.formats.writing import Written, copy_array, unheard
 from bnexport.program import Array
@@ -64,7 +64,7 @@ class ZipWriter:
         patch = self._begin(f"{name}.npy", len(header) + size)
         self._file.write(header)
         crc = copy_array(name, array, self._file, written)
-        self._end(patch, crc32_combine(zlib.crc32(header), crc, size))
+        self._end(patch, combined(zlib.crc32(header), crc, size, CRC32))
         return crc
 
     def add_bytes(self, name: str, data: bytes) -> None:
@@ -196,30 +196,3 @@ def _wide(extra: bytes, values: list[int]) -> list[int]:
             return [next(wide, value) if value == 0xFFFFFFFF else value for value in values]
         at += 4 + size
     return values
-
-
-def crc32_combine(first: int, second: int, length: int) -> int:
-    """The CRC-32 of two pieces of data one behind the other, from the CRC-32 of each and the length in bytes of the second.
-
-    A CRC is the remainder of a polynomial over GF(2), so the first is multiplied by x to the power of the bits that follow it: zlib's crc32_combine.
-    """
-    for bit in range(length.bit_length()):
-        if length >> bit & 1:
-            first = _times(_shift(bit), first)
-    return first ^ second
-
-
-@cache
-def _shift(bit: int) -> int:
-    """x to the power of the bits in 2**bit bytes."""
-    return _times(_shift(bit - 1), _shift(bit - 1)) if bit else 1 << 23
-
-
-def _times(a: int, b: int) -> int:
-    """The product of two polynomials modulo that of CRC-32, whose highest power is the lowest bit."""
-    product = 0
-    for bit in range(31, -1, -1):
-        if a >> bit & 1:
-            product ^= b
-        b = b >> 1 ^ (0xEDB88320 if b & 1 else 0)
-    return product

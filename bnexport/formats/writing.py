@@ -7,19 +7,21 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import reduce
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import numpy as np
 
+from bnexport.checksums import CRC32, combined
 from bnexport.errors import BnexportError, BundleError, UsageError
-from bnexport.program import PIECE_BYTES, PIECES_HELD, Array, Mapped, cores
-
-if TYPE_CHECKING:
-    from queue import SimpleQueue
+from bnexport.program import PIECE_BYTES, Array, cores, ranges, shares
 
 Written = Callable[[int], object]
-Compute = Callable[[np.ndarray[Any, Any], int, np.ndarray[Any, Any]], None]
+Pieces = Iterator[np.ndarray[Any, Any]]
+
+THREADS = 2
+"""How many threads copy an array. Writing is a third of the work, and only one thread at a time writes to a file: a third thread would wait."""
 
 
 def unheard(_: int) -> None:
@@ -69,6 +71,9 @@ def refuse_own_input(out: str, *read: str) -> None:
 def copy_array(name: str, array: Array, file: IO[bytes], written: Written) -> int:
     """Writes the bytes of an array, row-major and little-endian, where `file` stands, and gives their CRC-32.
 
+    A large array that can be shared is read, computed and written by two threads, a half each: while one of them waits for the file's turn or for
+    the interpreter, the other works, and a piece of the array stays in the cache of one core all the way.
+
     Args:
         written: is told the number of bytes after each piece, perhaps in another thread, but one at a time.
 
@@ -76,18 +81,18 @@ def copy_array(name: str, array: Array, file: IO[bytes], written: Written) -> in
         BundleError: the array yields more or fewer elements than its shape says.
         OSError: the file cannot take it.
     """
-    size = math.prod(array.shape)
-    nbytes = size * array.dtype.itemsize
-    relay = _Relay(array, file, written)
+    size, dtype = math.prod(array.shape), array.dtype.newbyteorder("<")
+    nbytes = size * dtype.itemsize
     if nbytes <= PIECE_BYTES:
-        relay.run()
+        copies = [_Copy(array.pieces(), range(size), dtype, file, written)]
+        copies[0].run()
     else:
         _take_space(file, nbytes)
-        relay.run_in_threads()
-    if relay.seen != size:
-        seen = "more" if relay.seen > size else relay.seen
+        copies = _in_threads(shares(array, min(THREADS, cores())), size, dtype, file, written)
+    if any(copy.seen != len(copy.part) for copy in copies):
+        seen = "more" if any(copy.seen > len(copy.part) for copy in copies) else sum(copy.seen for copy in copies)
         raise BundleError(f"the array {name} of shape {list(array.shape)} has {size} elements but yields {seen}")
-    return relay.crc
+    return reduce(lambda crc, copy: combined(crc, copy.crc, copy.seen * dtype.itemsize, CRC32), copies[1:], copies[0].crc)
 
 
 def _take_space(file: IO[bytes], size: int) -> None:
@@ -103,103 +108,76 @@ def _take_space(file: IO[bytes], size: int) -> None:
         # Some file systems cannot; writing will tell all else that is wrong.
 
 
-class _Relay:
-    """Copies an array to a file. Every thread that runs it takes the next piece, works on it, and writes it when those before are written.
+class _Copy:
+    """Copies a range of an array's elements to where the file stands, or, where others copy to it too, to where the range begins in it."""
 
-    So a piece stays in the cache of one core all the way, and while one thread reads or writes, which only one at a time may do, others compute:
-    checksums, NumPy and the file all let go of the interpreter lock.
-    """
-
-    def __init__(self, array: Array, file: IO[bytes], written: Written) -> None:
-        self._dtype = array.dtype.newbyteorder("<")
-        self._size = math.prod(array.shape)
-        self._compute: Compute | None = None
-        source = array
-        if isinstance(array, Mapped):
-            source, self._compute = array.source, array.compute
-        self._pieces = enumerate(source.pieces())
-        self._file, self._written = file, written
-        self._reading, self._turns = threading.Lock(), threading.Condition()
-        self._turn = 0
-        self._failed = False
+    def __init__(self, pieces: Pieces, part: range, dtype: np.dtype[Any], file: IO[bytes], written: Written) -> None:
+        self._pieces, self.part, self._dtype, self._file, self._written = pieces, part, dtype, file, written
         self._crc32 = zlib.crc32
-        self.seen = 0
-        self.crc = 0
+        self.seen = self.crc = 0
 
-    def run_in_threads(self) -> None:
-        """Runs it in as many threads as there may be pieces at a time, and cores.
+    def run(self) -> None:
+        for raw in self._raw():
+            self._file.write(raw)
+            self._written(len(raw))
 
-        This thread only waits: an interrupt, which reaches no other, may come between any two steps, even when a lock has just been taken.
-        """
-        from queue import SimpleQueue
-
+    def run_beside(self, place: int, turn: threading.Lock, stop: threading.Event) -> None:
+        """Runs while others do, until the end or until one of them says to stop; `place` is where the array begins in the file."""
         from zlib_ng.zlib_ng import crc32  # fourteen times as fast as zlib's here, where a checksum would take as long as the writing
 
         self._crc32 = crc32
-        ended: SimpleQueue[Exception | None] = SimpleQueue()
-        threads = [threading.Thread(target=self._work, args=(ended,), name="bnexport-copy", daemon=True) for _ in range(min(PIECES_HELD, cores()))]
-        try:
-            for thread in threads:
-                thread.start()
-            failures = [ended.get() for _ in threads]
-        finally:
-            self._stop()  # one that has yet to begin will write nothing
-            for thread in threads:
-                if thread.is_alive():
-                    thread.join()
-        for failure in failures:
-            if failure is not None:
-                raise failure
+        at = place + self.part.start * self._dtype.itemsize
+        for raw in self._raw():
+            with turn:
+                if stop.is_set():
+                    return
+                self._file.seek(at)
+                self._file.write(raw)
+                self._written(len(raw))
+            at += len(raw)
 
-    def _work(self, ended: "SimpleQueue[Exception | None]") -> None:
-        """A thread's work; what goes wrong in it is for the one that waits."""
+    def _raw(self) -> Iterator[memoryview]:
+        """The bytes of each piece, as long as there are not more of them than the range has."""
+        for piece in self._pieces:
+            self.seen += piece.size
+            if self.seen > len(self.part):
+                return
+            raw = np.ascontiguousarray(piece, self._dtype).view(np.uint8).data
+            self.crc = self._crc32(raw, self.crc)
+            yield raw
+
+
+def _in_threads(sources: list[Pieces], size: int, dtype: np.dtype[Any], file: IO[bytes], written: Written) -> list[_Copy]:
+    """Copies each of `sources`, which make up `size` elements, in a thread of its own; the file stands behind them after.
+
+    This thread only waits: an interrupt, which reaches no other, may come between any two steps, even when a lock has just been taken.
+    """
+    from queue import SimpleQueue
+
+    place, turn, stop = file.tell(), threading.Lock(), threading.Event()
+    copies = [_Copy(pieces, part, dtype, file, written) for pieces, part in zip(sources, ranges(size, len(sources)), strict=True)]
+    ended: SimpleQueue[Exception | None] = SimpleQueue()
+
+    def work(copy: _Copy) -> None:
         try:
-            self.run()
+            copy.run_beside(place, turn, stop)
         except Exception as error:  # noqa: BLE001  (raised again where it is waited for)
-            self._stop()
+            stop.set()
             ended.put(error)
         else:
             ended.put(None)
 
-    def run(self) -> None:
-        """One thread's work, until there is nothing left, or another has failed."""
-        buffer: np.ndarray[Any, Any] | None = None
-        while (task := self._take()) is not None:
-            index, start, piece = task
-            if self._compute is not None:
-                result = piece  # half the memory, so that more of it stays in the cache
-                if not piece.flags.writeable or piece.dtype != self._dtype:
-                    if buffer is None or buffer.size < piece.size:
-                        buffer = np.empty(piece.size, self._dtype)
-                    result = buffer[: piece.size]
-                self._compute(piece, start, result)
-                piece = result
-            if not self._write(index, np.ascontiguousarray(piece, self._dtype).view(np.uint8).data):
-                return
-
-    def _take(self) -> tuple[int, int, np.ndarray[Any, Any]] | None:
-        with self._reading:
-            task = next(self._pieces, None) if self.seen <= self._size else None
-            if task is None:
-                return None
-            index, piece = task
-            start = self.seen
-            self.seen += piece.size
-            return (index, start, piece) if self.seen <= self._size else None
-
-    def _write(self, index: int, raw: memoryview) -> bool:
-        with self._turns:
-            self._turns.wait_for(lambda: self._turn == index or self._failed)
-            if self._failed:
-                return False
-            self.crc = self._crc32(raw, self.crc)
-            self._file.write(raw)
-            self._turn += 1
-            self._written(len(raw))
-            self._turns.notify_all()
-        return True
-
-    def _stop(self) -> None:
-        with self._turns:
-            self._failed = True
-            self._turns.notify_all()
+    threads = [threading.Thread(target=work, args=(copy,), name="bnexport-copy", daemon=True) for copy in copies]
+    try:
+        for thread in threads:
+            thread.start()
+        failures = [failure for _ in threads if (failure := ended.get()) is not None]
+    finally:
+        stop.set()  # one that has yet to begin will write nothing
+        for thread in threads:
+            if thread.is_alive():
+                thread.join()
+    if failures:
+        raise failures[0]
+    file.seek(place + size * dtype.itemsize)
+    return copies

@@ -11,7 +11,7 @@ from bnexport._version import __version__
 from bnexport.checkpoint import Checkpoint
 from bnexport.errors import BadStatistics, ScopeError, UsageError
 from bnexport.fold import Network, fold
-from bnexport.program import Array, InMemory, Layer, Port, Program, take_name
+from bnexport.program import Array, InMemory, Layer, Port, Program, shares, take_name
 from bnexport.scopes.activations import Activation, parse_activations
 from bnexport.scopes.linears import Linear
 from bnexport.scopes.names import listed
@@ -60,6 +60,9 @@ class _Reshaped:
 
     def pieces(self) -> "Iterator[np.ndarray[Any, Any]]":
         return self.source.pieces()
+
+    def shares(self, count: int) -> "list[Iterator[np.ndarray[Any, Any]]]":
+        return shares(self.source, count)
 
 
 class _Walk:
