@@ -28,6 +28,7 @@ def main() -> None:
     try:
         from bnexport.cli import main as command_line
 
+        gc.freeze()  # what has been imported stays
         gc.enable()
         gc.set_threshold(GARBAGE_EVERY)
         command_line(prog_name="bnexport")
