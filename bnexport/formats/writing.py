@@ -22,6 +22,8 @@ Pieces = Iterator[np.ndarray[Any, Any]]
 
 THREADS = 2
 """How many threads copy an array. Writing is a third of the work, and only one thread at a time writes to a file: a third thread would wait."""
+SHARES = 8
+"""In how many parts they do it, so that none of them waits long for another at the end."""
 
 
 def unheard(_: int) -> None:
@@ -71,8 +73,8 @@ def refuse_own_input(out: str, *read: str) -> None:
 def copy_array(name: str, array: Array, file: IO[bytes], written: Written) -> int:
     """Writes the bytes of an array, row-major and little-endian, where `file` stands, and gives their CRC-32.
 
-    A large array that can be shared is read, computed and written by two threads, a half each: while one of them waits for the file's turn or for
-    the interpreter, the other works, and a piece of the array stays in the cache of one core all the way.
+    Of a large array that can be shared, several threads read, compute and write a part each: while one of them waits for the file's turn or for the
+    interpreter, another works, and a piece of the array stays in the cache of one core all the way.
 
     Args:
         written: is told the number of bytes after each piece, perhaps in another thread, but one at a time.
@@ -88,7 +90,7 @@ def copy_array(name: str, array: Array, file: IO[bytes], written: Written) -> in
         copies[0].run()
     else:
         _take_space(file, nbytes)
-        copies = _in_threads(shares(array, min(THREADS, cores())), size, dtype, file, written)
+        copies = _in_threads(shares(array, min(SHARES, nbytes // PIECE_BYTES)), size, dtype, file, written)
     if any(copy.seen != len(copy.part) for copy in copies):
         seen = "more" if any(copy.seen > len(copy.part) for copy in copies) else sum(copy.seen for copy in copies)
         raise BundleError(f"the array {name} of shape {list(array.shape)} has {size} elements but yields {seen}")
@@ -148,7 +150,7 @@ class _Copy:
 
 
 def _in_threads(sources: list[Pieces], size: int, dtype: np.dtype[Any], file: IO[bytes], written: Written) -> list[_Copy]:
-    """Copies each of `sources`, which make up `size` elements, in a thread of its own; the file stands behind them after.
+    """Copies `sources`, which make up `size` elements; each thread takes the next when it is done with one. The file stands behind them after.
 
     This thread only waits: an interrupt, which reaches no other, may come between any two steps, even when a lock has just been taken.
     """
@@ -156,18 +158,20 @@ def _in_threads(sources: list[Pieces], size: int, dtype: np.dtype[Any], file: IO
 
     place, turn, stop = file.tell(), threading.Lock(), threading.Event()
     copies = [_Copy(pieces, part, dtype, file, written) for pieces, part in zip(sources, ranges(size, len(sources)), strict=True)]
-    ended: SimpleQueue[Exception | None] = SimpleQueue()
+    todo, ended = iter(copies), SimpleQueue[Exception | None]()
 
-    def work(copy: _Copy) -> None:
+    def work() -> None:
         try:
-            copy.run_beside(place, turn, stop)
+            for copy in todo:
+                copy.run_beside(place, turn, stop)
         except Exception as error:  # noqa: BLE001  (raised again where it is waited for)
             stop.set()
             ended.put(error)
         else:
             ended.put(None)
 
-    threads = [threading.Thread(target=work, args=(copy,), name="bnexport-copy", daemon=True) for copy in copies]
+    count = min(THREADS, cores(), len(copies))
+    threads = [threading.Thread(target=work, name="bnexport-copy", daemon=True) for _ in range(count)]
     try:
         for thread in threads:
             thread.start()
