@@ -37,6 +37,7 @@ from typing import TYPE_CHECKING, Any
 from bnexport.errors import BnexportError
 from bnexport.program import Layer, Port, Program, shape_text
 from bnexport.report import batch_norms, epsilon_text, number, parameters
+from bnexport.text import name_of
 
 if TYPE_CHECKING:
     from bnexport.checkpoint import Checkpoint, Location
@@ -246,7 +247,7 @@ def _bundle(path: str, program: Program) -> Record:
             "op": layer.op,
             "inputs": [operand for operand in layer.inputs if isinstance(operand, str) and not operand.startswith("@")],
             "activation": layer.activation,
-            "arrays": {role: {"shape": list(array.shape), "dtype": array.dtype.name} for role, array in layer.arrays.items()},
+            "arrays": {role: {"shape": list(array.shape), "dtype": name_of(array.dtype)} for role, array in layer.arrays.items()},
             "batch_norms": _completed(batch_norms(layer), {}) if batch_norms(layer) else [],
             "provenance": layer.provenance,
         }

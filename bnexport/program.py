@@ -126,7 +126,7 @@ class Port:
     """An input or an output of a network.
 
     `name` is the TensorFlow tensor's name without `:0`. `tensor` is the program's own name of it. `shape` has None where any size will do;
-    a first dimension of None is the batch. `dtype` is NumPy's name.
+    a first dimension of None is the batch. `dtype` is NumPy's name, or `string` for text.
     """
 
     name: str

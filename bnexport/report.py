@@ -72,8 +72,8 @@ def epsilon_text(norm: dict[str, Any]) -> str:
 
 
 def parameters(layers: Iterable[Layer]) -> int:
-    """How many numbers the layers hold; what several of them share counts once."""
-    arrays = {id(array): array for layer in layers for array in layer.arrays.values()}
+    """How many numbers the layers hold, tables of words aside; what several of them share counts once."""
+    arrays = {id(array): array for layer in layers if layer.op != "Lookup" for array in layer.arrays.values()}
     return sum(math.prod(array.shape) for array in arrays.values())
 
 

@@ -16,9 +16,15 @@ from bnexport.program import LINEAR, Layer, Literal, Port
 _SAME_RANK = frozenset(
     {"MaxPool", "MaxPoolV2", "AvgPool", "BiasAdd", "LRN", "ResizeBilinear", "ResizeNearestNeighbor", "ResizeBicubic", "ScaleShift"}
 )
-_BROADCAST = frozenset({"Cast", "Bucketize", "Select", "SelectV2"})
+_BROADCAST = frozenset(
+    {"Cast", "Bucketize", "Select", "SelectV2", "Equal", "NotEqual", "Less", "LessEqual", "Greater", "GreaterEqual", "LogicalAnd", "LogicalOr",
+     "LogicalNot"}
+)  # fmt: skip
+_ELEMENTS_ALONE = frozenset({"Lookup", "StringToHashBucketFast", "AsString"})
+"""What is done to each element of the first operand by itself."""
 _OVER_LAST = frozenset({"Softmax", "LogSoftmax"})
-_REDUCTIONS = frozenset({"Mean", "Sum", "Max", "Min"})
+_REDUCTIONS = frozenset({"Mean", "Sum", "Max", "Min", "All", "Any"})
+_LOOKUPS = frozenset({"Gather", "GatherV2"})
 
 
 class _Tensor(NamedTuple):
@@ -52,6 +58,16 @@ def _result(layer: Layer, known: dict[str, _Tensor], batch: int | None) -> _Tens
         return first if alone and not any(o.batched for o in operands[1:]) else None
     if layer.op in _OVER_LAST:
         return first if first.rank > 1 or not first.batched else None
+    if layer.op in _ELEMENTS_ALONE:
+        return first if not any(o.batched for o in operands[1:]) else None
+    if layer.op == "DenseBincount":
+        return first if first.rank > 1 and not any(o.batched for o in operands[1:]) else None
+    if layer.op == "OneHot":
+        return _Tensor(first.rank + 1, first.batched) if layer.attrs.get("axis", -1) and not any(o.batched for o in operands[1:]) else None
+    if layer.op in _LOOKUPS:
+        rows = len(layer.inputs) < 3 or _integers(layer, 2) == [0]
+        alone = rows and not first.batched and not layer.attrs.get("batch_dims", 0)
+        return _Tensor(operands[1].rank + first.rank - 1, operands[1].batched) if alone else None
     if layer.op == "Reshape":
         return _reshaped(layer, first, batch)
     if layer.op in ("ConcatV2", "Concat"):

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from bnexport import chain
+from bnexport import chain, text
 from bnexport.errors import BundleError, GraphError, IncompleteBundle, InputError, UnsupportedOps
 from bnexport.formats import read_bundle
 from bnexport.kernels import OPS
@@ -63,7 +63,7 @@ class Model:
         self._steps: list[tuple[Step, Layer]] = []
         self._slots: dict[str, int] = {}
         self._chain: chain.Chain | None = None
-        self._dtypes = [np.dtype(port.dtype) for port in self.inputs]
+        self._dtypes = [text.dtype_of(port.dtype) for port in self.inputs]
         if not self._incomplete:
             self._compile()
             self._chain = chain.build(self.layers, self.inputs, self.outputs) if self._batch is None else None
@@ -87,7 +87,7 @@ class Model:
 
         Args:
             data: an array for a network of one input, or a mapping from the names of inputs (with or without `:0`) to arrays; of the shapes and
-                dtypes of `inputs`, where other numbers that fit without loss are taken too.
+                dtypes of `inputs`, where other numbers that fit without loss are taken too. Text is lists or arrays of `str`, or of `bytes`.
 
         Returns:
             An array, or a dict by name where there are several outputs.
@@ -299,7 +299,7 @@ def _expected(port: Port) -> str:
 
 def _fits(port: Port, array: NDArray) -> bool:
     """Whether an array is just what an input takes."""
-    if array.dtype != np.dtype(port.dtype) or array.ndim != len(port.shape):
+    if array.dtype != text.dtype_of(port.dtype) or array.ndim != len(port.shape):
         return False
     return all(wanted is None or wanted == size for wanted, size in zip(port.shape, array.shape, strict=True))
 
@@ -308,15 +308,17 @@ def _fitted(source: str, port: Port, value: Any) -> NDArray:
     """An input as an array of the port's dtype and shape."""
     where = f"{source}: the input {port.name!r}"
     try:
-        array = np.asarray(value)
+        array = np.asarray(value, object if port.dtype == text.TEXT and not isinstance(value, np.ndarray) else None)
     except (ValueError, TypeError, RuntimeError) as error:  # the latter are a tensor's that is on a GPU, or that has gradients
         uneven = "inhomogeneous" in str(error)
         why = "was given as rows of different lengths" if uneven else f"cannot be made an array ({' '.join(str(error).split())})"
         raise InputError(f"{where} {why}; {_expected(port)}") from error
     if isinstance(value, np.ndarray) and type(value) is not np.ndarray and np.ma.is_masked(value):
         raise InputError(f"{where} has masked elements; say what stands in their places, as with array.filled(0)")
-    wanted = np.dtype(port.dtype)
-    if array.dtype != wanted:
+    wanted = text.dtype_of(port.dtype)
+    if wanted.kind == "O":
+        array = _texts(where, port, array)
+    elif array.dtype != wanted:
         if array.dtype.kind not in "fiub" or (wanted.kind in "iu" and array.dtype.kind == "f") or (wanted.kind == "b" and array.dtype.kind != "b"):
             raise InputError(f"{where} was given as {array.dtype}{_object_of(array)}; {_expected(port)}")
         given = array
@@ -328,6 +330,15 @@ def _fitted(source: str, port: Port, value: Any) -> NDArray:
     if not _fits(port, array):
         one = "; a single row is given as array[None]" if _fits(port, array[None]) else ""
         raise InputError(f"{where} was given the shape {array.shape}; {_expected(port)}{one}")
+    return array
+
+
+def _texts(where: str, port: Port, given: NDArray) -> NDArray:
+    array, bad = text.encoded(given)
+    if bad is not None:
+        element = given.reshape(-1)[bad]
+        at = f" at {[int(i) for i in np.unravel_index(bad, given.shape)]}" if given.ndim else ""
+        raise InputError(f"{where} was given {element!r:.40} of type {type(element).__name__}{at}, which is no text; {_expected(port)}")
     return array
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from bnexport import text
 from bnexport.kernels import OPS
 from bnexport.kernels.spread import Row
 from bnexport.kernels.table import NDArray, evaluate
@@ -37,6 +38,8 @@ def compile_layer(layer: Layer, slots: dict[str, int], over: bool) -> Step:
         return _scale_shift(operands[0], out, layer, over)
     if layer.op in LINEAR:
         return _convolution(operands, out, layer)
+    if layer.op == "Lookup":
+        return _lookup(operands, out, layer)
     return _operator(operands, out, layer, over)
 
 
@@ -48,9 +51,9 @@ def makes_new_memory(layer: Layer) -> bool:
 def _operand(layer: Layer, position: int, slots: dict[str, int]) -> Operand:
     operand = layer.inputs[position]
     if isinstance(operand, Literal):
-        return np.asarray(operand.value, operand.dtype)
+        return text.constant(operand.value, operand.dtype)
     if operand.startswith("@"):
-        return materialize(layer.arrays[operand[1:]])
+        return text.in_memory(materialize(layer.arrays[operand[1:]]))
     return slots[operand]
 
 
@@ -182,6 +185,21 @@ def _convolution(operands: list[Operand], out: int, layer: Layer) -> Step:
         values[out] = y
 
     return convolution
+
+
+def _lookup(operands: list[Operand], out: int, layer: Layer) -> Step:
+    """A lookup in a table that is made once."""
+    from bnexport.kernels.lookup import finder
+
+    source, keys, results, default = operands
+    if isinstance(keys, int) or isinstance(results, int):
+        return _operator(operands, out, layer, over=False)
+    find = finder(keys, results)
+
+    def lookup(values: list[Any]) -> None:
+        values[out] = find(_value(source, values), _value(default, values))
+
+    return lookup
 
 
 def _operator(operands: list[Operand], out: int, layer: Layer, over: bool) -> Step:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -13,7 +14,7 @@ from bnexport.fold import ACTIVATIONS
 from bnexport.formats import write_bundle
 from bnexport.formats.manifest import CONVENTIONS
 from bnexport.kernels import OPS
-from bnexport.program import InMemory, Layer, Port, Program
+from bnexport.program import InMemory, Layer, Literal, Port, Program
 
 DATA = Path(__file__).parents[1] / "fixtures" / "data"
 PAGE = (Path(__file__).parent.parent / "docs" / "bundle-format.md").read_text(encoding="utf-8")
@@ -43,6 +44,25 @@ def test_the_readers_of_the_page(tmp_path, container):
     expected = np.maximum(wide[0] @ wide[1] + wide[2], 0) @ wide[3] + wide[4]
     assert list(got) == ["logits"]
     np.testing.assert_allclose(got["logits"], expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("container", ["npz", "h5"])
+def test_the_reader_of_tables(tmp_path, container):
+    """The arrays are read with NumPy or h5py alone."""
+    path = tmp_path / f"net.{container}"
+    arrays = {"keys": InMemory(np.array([b"red", "grün".encode(), b""])), "values": InMemory(np.array([5, 6, 7]))}
+    layer = Layer("table", "Lookup", ["x", "@keys", "@values", Literal(-1, "int64")], arrays=arrays)
+    write_bundle(path, Program([Port("x", "x", (None, 2), "string")], [layer], [Port("y", "table", (None, 2), "int64")]))
+    if container == "npz":
+        with np.load(path, allow_pickle=False) as bundle:
+            keys, values = bundle["table/keys"], bundle["table/values"]
+    else:
+        with h5py.File(path, "r") as bundle:
+            keys, values = bundle["table/keys"][()], bundle["table/values"][()]
+    scope: dict[str, object] = {}
+    exec(reader("lookup"), scope)
+    words = np.array([["red", "grün"], ["", "no such"]])
+    assert scope["lookup"](words, keys, values, -1).tolist() == [[5, 6], [7, -1]] == load(path).predict(words).tolist()
 
 
 @pytest.mark.parametrize("container", ["npz", "h5"])

@@ -57,8 +57,43 @@ MIXING = {
         [Layer("a", "Reshape", ["x", integers(6, -1)]), Layer("b", "Softmax", ["a"]), Layer("y", "Reshape", ["b", integers(-1, 6)])],
         lambda x: softmax(x.reshape(6, -1)).reshape(-1, 6),
     ),
+    "a table of rows of the batch": (
+        [
+            Layer("max", "Max", ["x", integers(1)]),
+            Layer("sign", "Greater", ["max", Literal(1.0, "float32")]),
+            Layer("index", "Cast", ["sign"], {"SrcT": "bool", "DstT": "int32"}),
+            Layer("y", "GatherV2", ["x", "index", Literal(0, "int32")]),
+        ],
+        lambda x: x[(x.max(1) > 1).astype(int)],
+    ),
+    "categories in front of the batch": (
+        [
+            Layer("index", "ArgMax", ["x", Literal(1, "int32")], {"output_type": "int64"}),
+            Layer("y", "OneHot", ["index", Literal(6, "int32"), Literal(1.0, "float32"), Literal(0.0, "float32")], {"axis": 0}),
+        ],
+        lambda x: np.eye(6)[:, x.argmax(1)],
+    ),
 }
+CODES = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], np.float32)
 ALONE = {
+    "lookups in tables": (
+        [
+            Layer("sign", "Greater", ["x", Literal(0.0, "float32")]),
+            Layer("number", "Cast", ["sign"], {"SrcT": "bool", "DstT": "int32"}),
+            Layer("text", "AsString", ["number"]),
+            Layer(
+                "index",
+                "Lookup",
+                ["text", "@keys", "@values", Literal(1, "int32")],
+                arrays={"keys": InMemory(np.array([b"1"])), "values": InMemory(np.array([2], np.int32))},
+            ),
+            Layer("code", "GatherV2", ["@codes", "index", Literal(0, "int32")], arrays={"codes": InMemory(CODES)}),
+            Layer("one", "OneHot", ["index", Literal(3, "int32"), Literal(1.0, "float32"), Literal(0.0, "float32")]),
+            Layer("both", "ConcatV2", ["code", "one", Literal(2, "int32")]),
+            Layer("y", "Sum", ["both", integers(1)]),
+        ],
+        lambda x: np.concatenate([CODES[1 + (x > 0)], np.eye(3)[1 + (x > 0)]], 2).sum(1),
+    ),
     "axes from the end": (
         [
             Layer("tanh", "Tanh", ["x"]),

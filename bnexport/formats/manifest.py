@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bnexport import text
 from bnexport._version import __version__
 from bnexport.errors import BundleError, CorruptBundle
 from bnexport.program import LINEAR, Array, InMemory, Layer, Literal, Port, Program
@@ -25,6 +26,7 @@ CONVENTIONS = {
     "activation": "the name of a TensorFlow operator, applied last to a layer's result; null for none; activation_attrs are its attributes",
     "arrays": "row-major, little-endian; crc32 is that of these bytes",
     "bias": "one number per output channel; a layer without one adds nothing",
+    "Lookup": "y = values[i] where x = keys[i], else the fourth operand; text (dtype S and a number of bytes) ends before its zero bytes",
     "layout": "images are NHWC unless the attribute data_format says NCHW; kernels have the same layout for both",
     "Dense": "y = activation(x @ kernel + bias); kernel is (in, out)",
     "Conv2D": "y = activation(conv(x, kernel) + bias); kernel is (height, width, in, out); the kernel is not flipped",
@@ -86,7 +88,7 @@ def named_arrays(program: Program) -> dict[str, Array]:
                 raise BundleError(f"an array of the layer {layer.name} has the role {role!r}, which is no name")
             if named.get(name, array) is not array:
                 raise BundleError(f"two arrays of the network would both be called {name}")
-            if array.dtype.newbyteorder("=").name not in DTYPES:
+            if array.dtype.kind != "S" and text.name_of(array.dtype) not in DTYPES:
                 raise BundleError(f"the array {name} is of dtype {array.dtype.name}, which a bundle does not hold; it holds {', '.join(DTYPES)}")
             named[name] = array
     return named
@@ -104,7 +106,7 @@ def check(program: Program) -> None:
         for port in ports:
             if port.name in names:
                 raise BundleError(f"two {kind}s are called {port.name}")
-            if port.dtype not in DTYPES:
+            if port.dtype not in (*DTYPES, text.TEXT):
                 raise BundleError(f"the {kind} {port.name} is of dtype {port.dtype}, which a bundle does not hold; it holds {', '.join(DTYPES)}")
             names.add(port.name)
     for port in program.inputs:
@@ -118,7 +120,7 @@ def check(program: Program) -> None:
             raise BundleError(f"the layer {layer.name} has {layer.outputs} outputs")
         for operand in layer.inputs:
             if isinstance(operand, Literal):
-                if operand.dtype not in DTYPES:
+                if operand.dtype not in (*DTYPES, text.TEXT):
                     raise BundleError(f"an operand of the layer {layer.name} is of dtype {operand.dtype}, which a bundle does not hold")
             elif operand.startswith("@"):
                 if operand[1:] not in layer.arrays:
@@ -164,7 +166,7 @@ def encode(program: Program, checksums: Mapping[str, int]) -> bytes:
         layers.append(_layer_entry(layer, roles))
         for role, name in roles.items():
             array = layer.arrays[role]
-            arrays[name] = {"shape": list(array.shape), "dtype": array.dtype.newbyteorder("=").name, "crc32": f"{checksums[name]:08x}"}
+            arrays[name] = {"shape": list(array.shape), "dtype": text.name_of(array.dtype), "crc32": f"{checksums[name]:08x}"}
     manifest = {
         "format": FORMAT,
         "version": VERSION,
@@ -369,7 +371,7 @@ def _size(size: Any) -> bool:
 def _stored(name: str, entry: Mapping[str, Any]) -> Stored:
     where = f"the array {name}"
     dtype, crc = _field(entry, "dtype", str, where), _field(entry, "crc32", str, where)
-    if dtype not in DTYPES:
+    if dtype not in DTYPES and not re.fullmatch("S[1-9][0-9]{0,8}", dtype):
         raise CorruptBundle(f"{where} is of dtype {dtype}, which a bundle does not hold")
     if not re.fullmatch("[0-9a-f]{8}", crc):
         raise CorruptBundle(f"{where} has the checksum {crc!r}, which is not of eight hex digits")
@@ -405,7 +407,7 @@ def _layer(entry: Mapping[str, Any], number: int) -> tuple[Layer, dict[str, str]
             inputs.append(operand)
         elif isinstance(operand, dict) and operand.keys() == {"array"} and operand["array"] in by_name:
             inputs.append("@" + by_name[operand["array"]])
-        elif isinstance(operand, dict) and operand.keys() == {"value", "dtype"} and operand["dtype"] in DTYPES:
+        elif isinstance(operand, dict) and operand.keys() == {"value", "dtype"} and operand["dtype"] in (*DTYPES, text.TEXT):
             inputs.append(Literal(operand["value"], operand["dtype"]))
         else:
             raise CorruptBundle(f"{where} has an operand that is no tensor, no array of its own and no value: {operand!r:.60}")

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from bnexport import text
 from bnexport.errors import GraphError
 from bnexport.kernels import OPS
-from bnexport.kernels.rules import broadcast, dtype_named
+from bnexport.kernels.rules import broadcast
 from bnexport.kernels.table import Abstract, infer
 from bnexport.program import LINEAR, Layer, Literal, Port, Program
 
@@ -44,12 +45,12 @@ def _follow(program: Program, rows: int, size: int) -> dict[str, Abstract]:
 
 def _port(port: Port, rows: int, size: int) -> Abstract:
     shape = tuple(known if known is not None else (rows if axis == 0 else size) for axis, known in enumerate(port.shape))
-    return Abstract(shape, dtype_named(port.dtype))
+    return Abstract(shape, text.dtype_of(port.dtype))
 
 
 def _operand(layer: Layer, operand: str | Literal, found: dict[str, Abstract]) -> Abstract | None:
     if isinstance(operand, Literal):
-        value = np.asarray(operand.value, dtype_named(operand.dtype))
+        value = text.constant(operand.value, operand.dtype)
         return Abstract(value.shape, value.dtype, value)
     if operand.startswith("@"):
         array = layer.arrays[operand[1:]]
