@@ -1,10 +1,10 @@
-"""Rows of numbers out of CSV: which columns are whose, and which cell is wrong."""
+"""Rows of numbers and text out of CSV: which columns are whose, and which cell is wrong."""
 
 import itertools
 import math
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 
 from bnexport.errors import InputError
 from bnexport.program import Port
+from bnexport.text import TEXT, dtype_of, encoded
 
 NDArray = np.ndarray[Any, Any]
 Block = dict[str, NDArray]
@@ -69,13 +70,20 @@ def read_csv(path: str | Path, name: str, ports: Sequence[Port], header: bool | 
             raise InputError(f"{name}, row 1: its lines end in a carriage return alone; save it with line feeds")
         if not first.strip():
             raise InputError(f"{name} is empty" if not first and not file.read(1) else f"{name}, row 1 is blank")
-        cells, used = _first_record(first, file, name, delimiter)
-        named = _is_header(cells, ports, name) if header is None else header
-        columns = _columns(cells if named else None, len(cells), ports, name, _other_separator(first, delimiter))
+        cells, lines = _first_record(first, file, name, delimiter)
+        hint = _other_separator(first, delimiter)
+        named = header
+        if named is None:
+            named = (
+                _names_columns(cells, ports, name, hint)
+                if any(port.dtype == TEXT for port in ports)
+                else _is_header(cells, ports, name, range(len(cells)))
+            )
+        columns = _columns(cells if named else None, len(cells), ports, name, hint)
         reader = _Reader(name, columns, ports, delimiter)
-        row, lines = (used + 1, []) if named else (1, [first])
+        row, lines = (len(lines) + 1, []) if named else (1, lines)
         size = min(block_rows or BLOCK_ROWS, max(1, _BLOCK_BYTES // max(1, len(first))))
-        while lines := lines + list(itertools.islice(file, size - len(lines))):
+        while lines := lines + list(itertools.islice(file, max(0, size - len(lines)))):
             block = reader.block(lines, row, file)
             if block is not None:
                 yield block
@@ -89,13 +97,19 @@ def kind_of_file(start: bytes) -> str:
     return next((kind for magic, kind in _KINDS if start.startswith(magic)), "")
 
 
-def _first_record(first: bytes, file: IO[bytes], name: str, delimiter: str) -> tuple[list[str], int]:
-    """The cells of the first record, which may go over several lines where names are quoted, and how many lines it took."""
+def _first_record(first: bytes, file: IO[bytes], name: str, delimiter: str) -> tuple[list[str], list[bytes]]:
+    """The cells of the first record, and its lines, of which there may be several where names or text are quoted."""
     import csv
 
-    reader = csv.reader((_decoded(line, name, row) for row, line in enumerate(itertools.chain([first], file), 1)), delimiter=delimiter, strict=True)
+    lines: list[bytes] = []
+
+    def texts() -> Iterator[str]:
+        for line in itertools.chain([first], file):
+            lines.append(line)
+            yield _decoded(line, name, len(lines))
+
     try:
-        return next(reader), reader.line_num
+        return next(csv.reader(texts(), delimiter=delimiter, strict=True)), lines
     except csv.Error as error:
         raise InputError(f"{name}, row 1: {_quoting(error)}") from error
 
@@ -140,10 +154,15 @@ def _no_number(cell: str, last: bool) -> str:
     return f"{cell!r} is not a number{decimal}{minus}"
 
 
-def _is_header(cells: Sequence[str], ports: Sequence[Port], name: str) -> bool:
-    """Whether the first row names the columns: none of its cells is a number. Some of each is an error, for one of the two is not meant."""
+def _is_header(cells: Sequence[str], ports: Sequence[Port], name: str, columns: Sequence[int]) -> bool:
+    """Whether the first row names the columns: none of its cells is a number. Some of each is an error, for one of the two is not meant.
+
+    Args:
+        ports: the inputs of numbers.
+        columns: where they stand.
+    """
     logical = all(port.dtype == "bool" for port in ports)
-    numeric = [_number(cell) is not None or (logical and cell.strip().lower() in _LOGICAL) for cell in cells]
+    numeric = [_number(cells[column]) is not None or (logical and cells[column].strip().lower() in _LOGICAL) for column in columns]
     if not any(numeric):
         if not any(cell.strip() for cell in cells):
             raise InputError(f"{name}, row 1, column 1: the cell is blank")
@@ -151,10 +170,21 @@ def _is_header(cells: Sequence[str], ports: Sequence[Port], name: str) -> bool:
     if len(cells) >= COUNTED and [cell.strip() for cell in cells] == [str(number) for number in range(len(cells))]:
         raise InputError(f"{name}, row 1 counts its columns, 0 to {len(cells) - 1}; say --header if these are names, or --no-header if they are data")
     if not all(numeric):
-        column = numeric.index(False)
+        column = columns[numeric.index(False)]
         what = _no_number(cells[column].strip(), column == len(cells) - 1)
         raise InputError(f"{name}, row 1, column {column + 1}: {what} (where row 1 names the columns, say --header)")
     return False
+
+
+def _names_columns(cells: Sequence[str], ports: Sequence[Port], name: str, hint: str) -> bool:
+    """Whether the first row names the columns, some of which are text: where it names inputs, or has no number where numbers belong."""
+    if _named_columns(cells, ports, name) is not None:
+        return True
+    places = _columns(None, len(cells), ports, name, hint).places
+    numbers = [port for port in ports if port.dtype != TEXT]
+    if not numbers:
+        raise InputError(f"{name}, row 1 is all text, and names no input: say --header if it names the columns, or --no-header if it is data")
+    return _is_header(cells, numbers, name, sorted(column for port in numbers for column in np.arange(len(cells))[places[port.name][1]].tolist()))
 
 
 def _columns(names: list[str] | None, width: int, ports: Sequence[Port], name: str, hint: str = "") -> _Columns:
@@ -229,12 +259,16 @@ class _Reader:
         self.rows = 0
         self._name = name
         self._columns = columns
-        self._types = {port.name: np.dtype(port.dtype) for port in ports}
+        self._types = {port.name: dtype_of(port.dtype) for port in ports}
+        self._holds_text = any(dtype.kind == "O" for dtype in self._types.values())
         self._delimiter = delimiter
 
-    def block(self, lines: Sequence[bytes], row: int, rest: Iterable[bytes]) -> Block | None:
-        """The arrays of some lines, the first of which is line `row` of the file; None when all of them are blank and nothing follows."""
-        table = self._fast(lines)
+    def block(self, lines: list[bytes], row: int, rest: Iterator[bytes]) -> Block | None:
+        """The arrays of some lines, the first of which is line `row` of the file; None when all of them are blank and nothing follows.
+
+        Where quoted text goes over the last of them, lines are added from `rest`.
+        """
+        table = None if self._holds_text else self._fast(lines)
         block = None if table is None else self._cast(table)
         if block is None:
             block = self._slow(lines, row, rest)
@@ -266,26 +300,45 @@ class _Reader:
             block[key] = np.ascontiguousarray(values).reshape(len(table), *tail)
         return block
 
-    def _slow(self, lines: Sequence[bytes], row: int, rest: Iterable[bytes]) -> Block | None:
+    def _slow(self, lines: list[bytes], row: int, rest: Iterator[bytes]) -> Block | None:
         columns = self._columns
         while lines and not lines[-1].strip() and not any(line.strip() for line in rest):
-            lines = lines[:-1]
+            lines.pop()
         if not lines:
             return None
-        out = {key: np.empty((len(lines), math.prod(tail)), self._types[key]) for key, (tail, _) in columns.places.items()}
+        records = list(self._records(lines, row, rest))
+        out = {key: np.empty((len(records), math.prod(tail)), self._types[key]) for key, (tail, _) in columns.places.items()}
         types = [np.dtype(np.float64)] * columns.width
         for key, (_, place) in columns.places.items():
             for column in np.arange(columns.width)[place].tolist():
                 types[column] = self._types[key]
-        for index, line in enumerate(lines):
-            cells = self._cells(line, row + index)
-            values = [self._parse(cell, types[column], row + index, column) for column, cell in enumerate(cells)]
+        for index, (line, cells) in enumerate(records):
+            values = [self._parse(cell, types[column], line, column) for column, cell in enumerate(cells)]
             for key, (_, place) in columns.places.items():
                 out[key][index] = values[place] if isinstance(place, slice) else [values[column] for column in place]
-        return {key: array.reshape(len(lines), *columns.places[key][0]) for key, array in out.items()}
+        return {key: array.reshape(len(records), *columns.places[key][0]) for key, array in out.items()}
 
-    def _cells(self, line: bytes, row: int) -> list[str]:
-        text = _decoded(line, self._name, row).rstrip("\r\n")
+    def _records(self, lines: list[bytes], row: int, rest: Iterator[bytes]) -> Iterator[tuple[int, list[str]]]:
+        """The cells of each record, and the row that it begins in. Only text may go over several lines."""
+        taken = 0
+
+        def texts() -> Iterator[str]:
+            nonlocal taken
+            while True:
+                if taken == len(lines):
+                    lines.extend(itertools.islice(rest, 1))
+                if taken == len(lines):
+                    return
+                taken += 1
+                yield _decoded(lines[taken - 1], self._name, row + taken - 1)
+
+        text = texts()
+        while taken < len(lines):
+            start = row + taken
+            yield start, self._cells(next(text), text if self._holds_text else iter(()), start)
+
+    def _cells(self, line: str, further: Iterator[str], row: int) -> list[str]:
+        text = line.rstrip("\r\n")
         width = self._columns.width
         if not text.strip():
             raise InputError(f"{self._name}, row {row} is blank")
@@ -294,7 +347,7 @@ class _Reader:
             import csv
 
             try:
-                cells = next(csv.reader([text], delimiter=self._delimiter, strict=True))
+                cells = next(csv.reader(itertools.chain([line], further), delimiter=self._delimiter, strict=True))
             except csv.Error as error:
                 raise InputError(f"{self._name}, row {row}: {_quoting(error)}") from error
         if len(cells) != width and text.lstrip().startswith("#"):
@@ -306,6 +359,8 @@ class _Reader:
         return cells
 
     def _parse(self, cell: str, dtype: np.dtype[Any], row: int, column: int) -> Any:
+        if dtype.kind == "O":
+            return cell.encode("utf-8")
         text = cell.strip()
         value: Any = _number(text)
         if value is None and dtype.kind == "b":
@@ -352,6 +407,8 @@ def converted(values: NDArray, dtype: np.dtype[Any]) -> tuple[NDArray, int | Non
 
     Rounding to a narrower float is fine; becoming infinite by it, losing a fraction or leaving an integer's range is not.
     """
+    if dtype.kind == "O":
+        return encoded(values)
     if values.dtype == dtype:
         return np.asarray(values, dtype, order="C"), None
     if dtype.kind == "f" and values.dtype.kind != "f":

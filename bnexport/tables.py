@@ -12,6 +12,7 @@ import numpy as np
 from bnexport.csvrows import BLOCK_ROWS, Block, NDArray, complete, converted, kind_of_file, read_csv, shown
 from bnexport.errors import InputError, UsageError
 from bnexport.program import InMemory, Port
+from bnexport.text import TEXT, dtype_of
 
 
 def read_inputs(path: str | Path, ports: Sequence[Port], *, header: bool | None = None, block_rows: int | None = BLOCK_ROWS) -> Iterator[Block]:
@@ -25,12 +26,14 @@ def read_inputs(path: str | Path, ports: Sequence[Port], *, header: bool | None 
     Args:
         path: the file, or `-`.
         ports: the network's inputs.
-        header: whether the first row of a CSV file names the columns. By default it does when none of its cells is a number.
+        header: whether the first row of a CSV file names the columns. By default it does when none of its cells is a number; where some inputs are
+            text, when it names inputs or has no number where numbers belong.
         block_rows: the most rows in a block; None for a single block (a network that computes statistics over the batch needs it whole).
 
     Cells are decimal numbers; `nan` and `inf` are taken where they are spelled out, an empty cell is not. Text becomes float64 first and then
     float32 or float16, each correctly rounded, as everywhere in NumPy (rounding twice is off by one unit in about one of 10**9 cells).
-    Integers are exact.
+    Integers are exact. A cell of an input that is text is taken as it stands, spaces too, and may be empty; it is quoted where it holds a
+    separator, a quote or a new line.
 
     Raises:
         InputError: in one line the file, the row (the line of the file, from 1) and the column (from 1, and its name), and what is wrong there.
@@ -71,7 +74,7 @@ def _from_arrays(path: Path, name: str, ports: Sequence[Port], block_rows: int |
     step = block_rows or max(total, 1)
     if total == 0:
         raise InputError(f"{name} holds no rows")
-    types = {port.name: np.dtype(port.dtype) for port in ports}
+    types = {port.name: dtype_of(port.dtype) for port in ports}
     for start in range(0, total, step):
         block: Block = {}
         for key, array in arrays.items():
@@ -134,14 +137,14 @@ def _why_no_numbers(error: Exception) -> str:
     """What NumPy says of a file, less its advice to read pickles."""
     said = str(error).splitlines()[0] if str(error) else type(error).__name__
     if "pickle" in said or "Python objects" in said:
-        return "it holds pickled Python objects; save an array of numbers with np.save"
+        return "it holds pickled Python objects; save an array of numbers, or of text as np.array(words, str), with np.save"
     short = any(words in said for words in ("greater than file size", "EOF", "Failed to read all data", "not a zip file"))
     return "the file is cut short" if short else said
 
 
 def _fitted(array: NDArray, port: Port, where: str) -> NDArray:
     """The array in the port's shape: as it is, or with its further dimensions flattened."""
-    if array.dtype.kind not in "biuf":
+    if array.dtype.kind not in ("SUT" if port.dtype == TEXT else "biuf"):
         raise InputError(f"{where} is of dtype {array.dtype}, and the input {port.name} takes {port.dtype}")
     if not port.shape:
         if array.size != 1:

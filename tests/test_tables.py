@@ -57,6 +57,81 @@ def test_csv_in_all_its_clothes(csv, text):
     assert got.tolist() == [[1.5, 2.0], [-300.0, 0.25]]
 
 
+TEXT = port(None, name="word", dtype="string")
+MIXED = [port(None, 2), TEXT]
+
+
+class TestText:
+    @pytest.mark.parametrize(
+        ("text", "ports", "words"),
+        [
+            ("1,2,red\n3,4,blue\n", MIXED, ["red", "blue"]),
+            ("word,x[1],x[0]\nred,2,1\nblue,4,3\n", MIXED, ["red", "blue"]),
+            ("a,b,c\n1,2,red\n3,4,blue\n", MIXED, ["red", "blue"]),
+            ('1,2,"red, green"\n3,4,"say ""no"""\n', MIXED, ["red, green", 'say "no"']),
+            ('1,2,"two\nlines"\n3,4,"a\r\n\nb"\n', MIXED, ["two\nlines", "a\r\n\nb"]),
+            ('1,2,"two\r\nlines"\r\n3,4,last\r\n\r\n', MIXED, ["two\r\nlines", "last"]),
+            ("1,2, red \n3,4,\n", MIXED, [" red ", ""]),
+            ('1,2,5\n3,4,"5"\n', MIXED, ["5", "5"]),
+            ("\ufeff1,2,é\n3,4,火\n", MIXED, ["é", "火"]),
+            ('1,2,5" pipe\n3,4,#4\n', MIXED, ['5" pipe', "#4"]),
+            ('word\nred\n""\n', [TEXT], ["red", ""]),
+        ],
+    )
+    def test_cells(self, csv, text, ports, words):
+        for rows in (1, 4096):
+            got = read(csv(text), ports, block_rows=rows)
+            assert got["word"].dtype == object
+            assert got["word"].tolist() == [word.encode() for word in words]
+            if "x" in got:
+                assert got["x"].tolist() == [[1, 2], [3, 4]]
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("red\nblue\n", ", row 1 is all text, and names no input: say --header if it names the columns, or --no-header if it is data"),
+            ("a,b,c\n1,two,red\n", ", row 2, column 2 ('b'): 'two' is not a number"),
+            ("1,2,red\n3,,blue\n", ", row 2, column 2: the cell is blank"),
+            ("1,two,red\n", ", row 1, column 2: 'two' is not a number (where row 1 names the columns, say --header)"),
+            ("1,2\n", ", row 1 has 2 columns, and the input x takes [any, 2] and the input word takes [any], that is 3 columns"),
+            ('1,2,"red\n3,4,blue\n', ", row 1: a quote is opened and not closed"),
+            ('1,2,red\n3,4,"blue\n', ", row 2: a quote is opened and not closed"),
+            ('1,2,"red\nblue"\n3,4\n', ", row 3 is short: column 3 is missing, of 3"),
+        ],
+    )
+    def test_what_is_wrong_with_a_file(self, csv, text, message):
+        path = csv(text)
+        ports = [TEXT] if "all text" in message else MIXED
+        with pytest.raises(InputError) as caught:
+            read(path, ports)
+        assert str(caught.value) == f"{path}{message}"
+
+    def test_all_text_with_a_header_said(self, csv):
+        path = csv("red\nblue\n")
+        assert read(path, [TEXT], header=True)["word"].tolist() == [b"blue"]
+        assert read(path, [TEXT], header=False)["word"].tolist() == [b"red", b"blue"]
+
+    @pytest.mark.parametrize("dtype", ["U", "S"])
+    def test_arrays(self, tmp_path, dtype):
+        words = np.array(["red", "", "no such"], dtype)
+        np.save(tmp_path / "in.npy", words)
+        np.savez(tmp_path / "in.npz", word=words, x=np.ones((3, 2)))
+        assert read(tmp_path / "in.npy", [TEXT], block_rows=2)["word"].tolist() == [b"red", b"", b"no such"]
+        assert read(tmp_path / "in.npz", MIXED)["word"].tolist() == [b"red", b"", b"no such"]
+
+    def test_arrays_of_another_kind(self, tmp_path):
+        np.savez(tmp_path / "in.npz", word=np.arange(3), x=np.array([["a", "b"]] * 3))
+        with pytest.raises(InputError, match="word is of dtype int64, and the input word takes string"):
+            read(tmp_path / "in.npz", [TEXT])
+        with pytest.raises(InputError, match="x is of dtype <U1, and the input x takes float32"):
+            read(tmp_path / "in.npz", X2)
+        np.save(tmp_path / "in.npy", np.array(["red"], object))
+        with pytest.raises(
+            InputError, match=r"it holds pickled Python objects; save an array of numbers, or of text as np\.array\(words, str\), with"
+        ):
+            read(tmp_path / "in.npy", [TEXT])
+
+
 def test_tabs_where_the_suffix_says_so(csv):
     assert read(csv("1\t2\n", "in.tsv"), X2)["x"].tolist() == [[1, 2]]
 

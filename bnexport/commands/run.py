@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 @click.option(
     "--header/--no-header",
     default=None,
-    help="Whether the first row of a CSV input names its columns.  [default: where none of its cells is a number]",
+    help="Whether the first row of a CSV input names its columns.  [default: where none of its cells is a number, or it names inputs]",
 )
 def run(bundle: str, rows: str, out: str | None, header: bool | None) -> None:
     """Evaluate the bundle BUNDLE on the rows of INPUT.
 
     INPUT is CSV, a row for each example with its further dimensions flattened row-major, or .npy, or .npz with an array under each input's name;
-    - is CSV from standard input.
+    - is CSV from standard input. Columns of text stand beside those of numbers, in quotes where they hold a comma.
 
     \b
     Example:
