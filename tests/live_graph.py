@@ -123,7 +123,7 @@ class Builder:
 
     def _load(self, session: Any, values: Mapping[str, Any]) -> dict[str, Any]:
         tf = self.tf
-        session.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
+        session.run([tf.global_variables_initializer(), tf.local_variables_initializer(), tf.tables_initializer()])
         rng = np.random.default_rng(3)
         found = {}
         for variable in tf.global_variables():

@@ -19,7 +19,6 @@ REFERRED = [slug for slug, record in CATALOG.items() if record["ref_status"] == 
 UNREFERRED = [slug for slug in CATALOG if slug not in REFERRED]
 
 REFUSED = {
-    "aditahmedabadi-heart_failure_predictor--savedmodel": "LookupTableFindV2",
     "hxdengberkeley-cluster-pointnet--log-model": r"'fc3/weights' the shape \[64, 40\], but .* holds \[3200, 40\] .*do not belong together",
     "hj-xu-sps-lcnn--log-model": "QueryBallPoint: layer0/QueryBallPoint, layer1/QueryBallPoint, layer2/QueryBallPoint",
     "ryanchen1204-ecg_cnn": r"model\.ckpt\.data-00000-of-00001 does not exist",

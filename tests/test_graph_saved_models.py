@@ -272,7 +272,7 @@ class TestFeatures:
 
 
 class TestPreprocessing:
-    """Keras' layers of numbers. Those of text are refused, as text is."""
+    """Keras' layers of numbers."""
 
     NUMBERS = np.array([[0, 3, 2], [5, 5, 9], [1, 0, 4]])
 
@@ -307,16 +307,6 @@ class TestPreprocessing:
     @pytest.mark.parametrize("mode", ["multi_hot", "count"])
     def test_categories(self, keras, tmp_path, mode):
         assert self.gives_the_same(keras, tmp_path, self.NUMBERS, keras.layers.CategoryEncoding(10, output_mode=mode))
-
-    def test_text(self, tf, tmp_path):
-        keras = pytest.importorskip("tf_keras")
-        with pytest.raises(UnsupportedOps, match=r"LookupTableFindV2: .*\(text or files: name the first numeric tensors after it with --input\)"):
-            import tensorflow
-
-            lookup = keras.layers.StringLookup(vocabulary=["a", "b"], output_mode="one_hot")
-            model = keras.Sequential([keras.layers.Input((1,), dtype="string"), lookup, keras.layers.Dense(3)])
-            tensorflow.saved_model.save(model, str(tmp_path / "export"))
-            convert(tmp_path / "export", tmp_path / "out.npz", Options())
 
 
 class TestGraphFiles:

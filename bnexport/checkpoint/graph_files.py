@@ -14,6 +14,7 @@ from bnexport.errors import CheckpointError, CorruptCheckpoint, GraphError
 from bnexport.protos import tensorflow_pb2 as pb
 
 _SERVE = "serve"
+_ASSETS = "saved_model_assets"
 _TEXTS = (b"meta_info_def {", b"graph_def {", b"saved_model_schema_version:", b"meta_graphs {")
 _WHOLE = re.compile(r"^(meta_info_def|graph_def|saver_def|collection_def)\b", re.MULTILINE)
 """What a MetaGraphDef as text has in it, and a GraphDef has not."""
@@ -99,6 +100,18 @@ def serving_graph(graphs: Sequence[Any]) -> Any:
     alone = [graph for graph in tagged if len(graph.meta_info_def.tags) == 1]
     untagged = [graph for graph in graphs if not graph.meta_info_def.tags]
     return next(iter(alone or tagged or untagged or (graphs if len(graphs) == 1 else ())), None)
+
+
+def asset_files(meta: Any) -> dict[str, str]:
+    """The files in the folder `assets` of a SavedModel by the tensors that hold their names; of this package's protos or of TensorFlow's.
+
+    TensorFlow 1 wrote them to a collection. A name that leads out of the folder is left out.
+    """
+    listed = [
+        pb.AssetFileDef.FromString(entry.value) for key, found in meta.collection_def.items() if key == _ASSETS for entry in found.any_list.value
+    ]
+    files = {asset.tensor_info.name: asset.filename for asset in (*listed, *meta.asset_file_def)}
+    return {name: file for name, file in files.items() if Path(file).name == file}
 
 
 def refuse_graph_alone(path: Path) -> None:

@@ -15,6 +15,28 @@ class Feature(NamedTuple):
     dtype: str
 
 
+class SparseFeature(NamedTuple):
+    """A feature of any number of values: its key in the records, its dtype, which part of it is meant (0 indices, 1 values, 2 shape), its shape."""
+
+    key: str
+    dtype: str
+    part: int
+    shape: Ref
+
+
+def sparse_feature(graph: Graph, ref: Ref) -> SparseFeature | None:
+    """The sparse feature a part of which is an output of a parser of batches; None for any other tensor."""
+    node = graph.nodes[ref.node]
+    if node.op not in _PARSERS or node.op == "ParseSingleExample":
+        return None
+    count, types = _sparse_count(node), node.attrs.get("sparse_types") or []
+    keys = _texts(graph, node.inputs[2:3] if node.op == "ParseExampleV2" else node.inputs[2 : 2 + count])
+    if ref.output >= 3 * count or not len(keys) == len(types) == count:
+        return None
+    part, number = divmod(ref.output, count)
+    return SparseFeature(keys[number], str(types[number]), part, Ref(ref.node, 2 * count + number))
+
+
 def dense_feature(graph: Graph, ref: Ref) -> Feature | None:
     """The dense feature that an output of a parser holds; None for any other tensor.
 
@@ -23,7 +45,7 @@ def dense_feature(graph: Graph, ref: Ref) -> Feature | None:
     node = graph.nodes[ref.node]
     if node.op not in _PARSERS:
         return None
-    sparse = int(node.attrs.get("num_sparse", node.attrs.get("Nsparse", 0)))
+    sparse = _sparse_count(node)
     dtypes = node.attrs.get("Tdense") or []
     number = ref.output - 3 * sparse
     keys = _dense_keys(graph, node, sparse)
@@ -34,11 +56,20 @@ def dense_feature(graph: Graph, ref: Ref) -> Feature | None:
     return Feature(keys[number], None if sizes is None else (*batch, *sizes), str(dtypes[number]))
 
 
+def _sparse_count(node: Node) -> int:
+    return int(node.attrs.get("num_sparse", node.attrs.get("Nsparse", 0)))
+
+
 def _dense_keys(graph: Graph, node: Node, sparse: int) -> list[str]:
     if node.op == "ParseSingleExample":
         return list(node.attrs.get("dense_keys") or [])
     # Both take records and their names first; then the old one has a scalar for each key, and the new one a vector for each kind of feature.
     refs = node.inputs[3:4] if node.op == "ParseExampleV2" else node.inputs[2 + sparse : 2 + sparse + len(node.attrs.get("Tdense") or [])]
+    return _texts(graph, refs)
+
+
+def _texts(graph: Graph, refs: list[Ref]) -> list[str]:
+    """The texts that constants hold; none where one is no constant."""
     keys = [graph.nodes[ref.node] for ref in refs]
     if any(key.op != "Const" for key in keys):
         return []

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from bnexport.checkpoint import Checkpoint
-from bnexport.checkpoint.graph_files import read_meta_graph, refuse_graph_alone
+from bnexport.checkpoint.graph_files import asset_files, read_meta_graph, refuse_graph_alone
 from bnexport.errors import GraphError
 from bnexport.graph.graphdef import Graph, Node, read_node
 
@@ -27,6 +27,7 @@ def read_graph(checkpoint: Checkpoint) -> Graph:
             graph.nodes[name] = _thawed(checkpoint, name)
     graph.signatures = {k: v for k, v in meta.signature_def.items() if not k.startswith("__")}
     graph.restore_op = meta.saver_def.restore_op_name.removesuffix(":0")
+    graph.assets = {name.removesuffix(":0"): path.parent / "assets" / file for name, file in asset_files(meta).items()}
     graph.tensorflow_version = meta.meta_info_def.tensorflow_version
     if not graph.nodes:
         refuse_graph_alone(path)

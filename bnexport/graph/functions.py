@@ -30,6 +30,8 @@ _OUTPUT_ARGUMENTS = {
     "Qr": ("q", "r"),
     "Svd": ("s", "u", "v"),
     "LowerBound": ("output",),
+    "SparseFillEmptyRows": ("output_indices", "output_values", "empty_row_indicator", "reverse_index_map"),
+    "SparseReshape": ("output_indices", "output_shape"),
 }
 
 _MAX_DEPTH = 64  # of calls within calls; TensorFlow's own functions nest a handful deep, and a function that calls itself would never end

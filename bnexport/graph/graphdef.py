@@ -6,6 +6,7 @@ graph has thousands of nodes of which inference needs dozens.
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -75,7 +76,8 @@ class Node:
 class Graph:
     """All nodes by name, the functions that they may call, and the signatures that came with them.
 
-    `restore_op` runs the restoring half of the saver that wrote the file; a graph may hold further savers.
+    `restore_op` runs the restoring half of the saver that wrote the file; a graph may hold further savers. `assets` are the files of a SavedModel by
+    the constants that are their names.
     """
 
     nodes: dict[str, Node]
@@ -84,6 +86,7 @@ class Graph:
     tensorflow_version: str = ""
     restore_op: str = ""
     source: str = ""
+    assets: dict[str, Path] = field(default_factory=dict)
 
     def node(self, name: str) -> Node:
         """

@@ -27,6 +27,7 @@ from bnexport.graph.variables import Variables
 from bnexport.graph.writes import written_before_read, written_in_passing
 from bnexport.options import Options
 from bnexport.program import Port
+from bnexport.text import name_of
 
 _AVERAGE = "/ExponentialMovingAverage"
 
@@ -50,7 +51,7 @@ class Inference:
         """The network's inputs."""
         shapes = self.shapes
         return [
-            Port(name, self.lowered.tensors[ref], shapes.input_shapes.get(ref, shapes.of(ref)), shapes.dtype(ref).name)
+            Port(name, self.lowered.tensors[ref], shapes.input_shapes.get(ref, shapes.of(ref)), name_of(shapes.dtype(ref)))
             for ref, name in self.inputs.items()
         ]
 
@@ -74,7 +75,7 @@ def read_inference(location: Location, options: Options) -> Inference:
     checkpoint = Checkpoint(location)
     graph = read_graph(checkpoint)
     inline_functions(graph)
-    write_out_preprocessing(graph)
+    write_out_preprocessing(graph, checkpoint)
     averages = averaged_keys(checkpoint)
     if options.averages and not averages:
         raise UsageError(f"{checkpoint.prefix} holds no averages of weights (keys that end in {_AVERAGE} beside their variable); leave out --ema")
@@ -103,6 +104,8 @@ def read_inference(location: Location, options: Options) -> Inference:
             raise GraphError(f"{graph.source}: the output {name!r} does not depend on any input: it is a constant")
         if ref not in lowered.tensors:
             raise UsageError(f"{graph.source}: the graph has no tensor {str(ref)!r}: {ref.node} ({graph.nodes[ref.node].op}) has no such output")
+        if shapes.dtype(ref).kind == "O":
+            raise UsageError(f"{graph.source}: the output {name!r} is text, which a network does not give; name the numbers before it with --output")
     for layer in lowered.layers:
         layer.provenance = by_key(live, layer.provenance)
     return Inference(live, ends, inputs, outputs, order, shapes, lowered, dropouts, moving, averages)
@@ -133,7 +136,7 @@ def record(inference: Inference, options: Options) -> dict[str, Any]:
     entries: dict[str, Any] = {
         "tensorflow": graph.tensorflow_version,
         "source": [p.name for p in dict.fromkeys((location.prefix, location.graph)) if p is not None],
-        "set": [{"node": f.node, "value": f.value, "why": f.reason} for f in live.flags]
+        "set": [{"node": f.node, "value": _shown(f.value), "why": f.reason} for f in live.flags]
         + [{"node": name, "value": np.asarray(value).tolist(), "why": "--set"} for name, value in said.items()],
         "dropped": [{"node": d.node, "keep": d.keep, "fed_by": d.fed_by} for d in inference.dropouts if Ref(d.node) in used],
         "statistics": [{"in_place_of": str(m.statistic), "variable": m.variable} for m in inference.moving if m.statistic in used],
@@ -156,6 +159,11 @@ def record(inference: Inference, options: Options) -> dict[str, Any]:
         rest = "it takes so many at a time" if inference.shapes.mixed else "a smaller one is filled up, and the added rows' scores dropped"
         entries["warnings"].append(f"the network is built for batches of {inference.shapes.batch} rows: {rest}")
     return entries
+
+
+def _shown(value: Any) -> Any:
+    """A flag's value as JSON has it; a word may be bytes."""
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
 
 
 def _write_warnings(inference: Inference, put_in_place: set[str]) -> list[str]:

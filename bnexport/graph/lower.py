@@ -6,6 +6,7 @@ batch norm, arithmetic by hand. Products with constant kernels become `Dense`, `
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,10 +20,13 @@ from bnexport.graph.live import STEPS, Live
 from bnexport.graph.provenance import affine_part, check_statistics, shortest
 from bnexport.graph.shapes import Shapes, attributes, operand_dtype
 from bnexport.kernels import OPS
-from bnexport.program import Array, InMemory, Layer, Literal, take_name
+from bnexport.program import Array, InMemory, Layer, Literal, materialize, take_name
+from bnexport.text import TEXT, in_one_width
 
 NDArray = np.ndarray[Any, Any]
 
+_ROLES = {("Lookup", 1): "keys", ("Lookup", 2): "values"}
+"""Operands that are arrays with a name of their own, however few elements they have."""
 _LITERAL_SIZE = 64  # integers and truth values up to this many stand in the manifest, where people can read them
 _QUOTIENTS = frozenset({"RealDiv", "Div"})
 _SUMS = {"Add": 1, "AddV2": 1, "BiasAdd": 1, "BiasAddV1": 1, "Sub": -1}
@@ -102,6 +106,8 @@ def _advice(op: str, why: str) -> str:
         return " (Python code that is not part of the checkpoint: name the tensors after it with --input)"
     if op.startswith(_OF_ANY_LENGTH):
         return " (how many elements there are depends on the data: name a tensor after it with --input, and compute that yourself)"
+    if why and op in ops.LOOKUPS:
+        return f" ({why}; name the first numeric tensors after it with --input)"
     if op.startswith(("String", "Lookup", "HashTable", "Decode", "Parse", "RegexReplace", "AsString")) or "Hash" in op:
         return " (text or files: name the first numeric tensors after it with --input)"
     if op.startswith("Sparse") or op == "RaggedTensorToTensor":
@@ -363,20 +369,38 @@ class _Lowering:
         """A TensorFlow operator as it is, its constant operands written with it."""
         name = take_name(self.taken, node.name)
         layer = Layer(name, _OF_COMPUTED_KERNELS.get(node.op, node.op), [], attributes(node), {}, provenance={"node": node.name})
-        for i, ref in enumerate(refs):
-            if self._is_computed(ref):
-                layer.inputs.append(self._tensor(ref))
-                continue
-            rounded = node.name in self.exact and not self.live.is_dynamic(ref)
-            array = InMemory(self.live.as_rounded(ref)) if rounded else self._array(ref, node)
-            size = int(np.prod(array.shape, dtype=np.int64))
-            if size <= _LITERAL_SIZE and (array.dtype.kind in "iub" or size == 1):
-                value = self.live.as_rounded(ref) if rounded else self._constant(ref)
-                layer.inputs.append(Literal(value.tolist(), operand_dtype(node, value.dtype).name))
-            else:
-                role = f"operand_{i}"
-                layer.arrays[role] = array
-                layer.inputs.append(f"@{role}")
-                layer.provenance.setdefault("operands", {})[role] = self.live.variables_behind(ref)
+        for position, ref in enumerate(refs):
+            computed = self._is_computed(ref)
+            layer.inputs.append(self._tensor(ref) if computed else self._constant_operand(node, layer, position, ref))
         layer.provenance["dtype"] = operand_dtype(node, np.dtype("float64")).name
         return layer
+
+    def _constant_operand(self, node: Node, layer: Layer, position: int, ref: Ref) -> str | Literal:
+        """A constant where people can read it, or else an array of the layer's."""
+        rounded = node.name in self.exact and not self.live.is_dynamic(ref)
+        array = InMemory(self.live.as_rounded(ref)) if rounded else self._array(ref, node)
+        size = int(np.prod(array.shape, dtype=np.int64))
+        role = _ROLES.get((node.op, position))
+        if role is None and size <= _LITERAL_SIZE and (array.dtype.kind in "iub" or size == 1):
+            value = self.live.as_rounded(ref) if rounded else self._constant(ref)
+            if value.dtype.kind != "O":
+                return Literal(value.tolist(), operand_dtype(node, value.dtype).name)
+            with suppress(UnicodeDecodeError):
+                return Literal(np.vectorize(bytes.decode, otypes=[object])(value).tolist(), TEXT)
+        role = role or f"operand_{position}"
+        layer.arrays[role] = InMemory(self._stored_text(layer, materialize(array))) if array.dtype.kind == "O" else array
+        layer.provenance.setdefault("operands", {})[role] = self.live.variables_behind(ref)
+        return f"@{role}"
+
+    def _stored_text(self, layer: Layer, values: NDArray) -> NDArray:
+        """
+        Raises:
+            UnsupportedOps: a bundle cannot hold it.
+        """
+        stored = in_one_width(values)
+        if stored is None:
+            raise UnsupportedOps(
+                f"{self.live.graph.source}: the text that {layer.name!r} ({layer.op}) holds cannot be stored: a word ends in a byte 0, or is far "
+                "longer than the others; name the first numbers after it with --input"
+            )
+        return stored

@@ -1,6 +1,8 @@
 """What TensorFlow's operators are to a converter: which pass a value on, which are random, which write variables, where data comes in."""
 
-from bnexport.graph.graphdef import Node
+from typing import Any
+
+from bnexport.graph.graphdef import Graph, Node, Ref
 
 PASS_THROUGH = frozenset(
     {"Identity", "RefIdentity", "StopGradient", "PreventGradient", "CheckNumerics", "CheckNumericsV2", "Snapshot", "EnsureShape",
@@ -35,7 +37,8 @@ _ASSIGN_PREFIXES = ("Assign", "ScatterUpdate", "ScatterAdd", "ScatterSub", "Reso
                     "ResourceSparseApply")  # fmt: skip
 
 _TEXT = frozenset({"AsString", "StringJoin", "StringFormat", "ReduceJoin", "EncodeBase64"})
-_LOOKUPS = frozenset({"LookupTableFind", "LookupTableFindV2"})
+LOOKUPS = frozenset({"LookupTableFind", "LookupTableFindV2", "Lookup"})
+"""Lookups in tables; the last is our own, whose operands are the table's keys and values."""
 _GRADIENTS = ("Grad", "GradV2", "GradV3", "BroadcastGradientArgs", "OptionalFromValue", "OptionalNone")
 
 
@@ -60,8 +63,8 @@ def is_summary(op: str) -> bool:
 
 
 def makes_text(node: Node) -> bool:
-    """Whether a node's result is text: labels looked up by their numbers, numbers written out."""
-    return node.op in _TEXT or (node.op in _LOOKUPS and node.attrs.get("Tout") == "object")
+    """Whether a node's result is text: labels looked up by their numbers, in tables or lists, numbers written out."""
+    return node.op in _TEXT or (node.op in LOOKUPS and node.attrs.get("Tout") == "object") or node.attrs.get("Tparams") == "object"
 
 
 def in_training_mode(node: Node) -> bool:
@@ -78,3 +81,18 @@ def is_gradient(node: Node) -> bool:
         return True
     parts = node.name.split("/") if "gradients" in node.name else ()
     return any(part == "gradients" or (part.startswith("gradients_") and part[10:].isdigit()) for part in parts)
+
+
+def behind(graph: Graph, ref: Ref) -> Ref:
+    """The reference that gives a value, without what only passes it on."""
+    node = graph.node(ref.node)
+    while node.inputs and (node.op in PASS_THROUGH or node.op == "IdentityN"):
+        ref = node.inputs[ref.output if node.op == "IdentityN" else 0]
+        node = graph.node(ref.node)
+    return ref
+
+
+def constant_behind(graph: Graph, ref: Ref) -> Any:
+    """The array of the constant that a value is; None for any other."""
+    node = graph.nodes[behind(graph, ref).node]
+    return node.attrs["value"] if node.op == "Const" else None

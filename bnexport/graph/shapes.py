@@ -19,6 +19,7 @@ from bnexport.graph.graphdef import Node, Ref, topological
 from bnexport.graph.live import Live
 from bnexport.kernels import OPS
 from bnexport.kernels.table import Abstract, infer
+from bnexport.text import TEXT, dtype_of
 
 PROBES = (11, 13)  # two batch sizes that no real dimension is likely to be, so that a confusion shows as an error
 _PARTS = 60  # 2, 3, 4, 5 and 6 divide it: batches that come in such parts are followed with sizes that it divides
@@ -36,12 +37,15 @@ MAY_SATURATE = frozenset(
      "LogicalNot"}
 )  # fmt: skip
 
-_WIDENED = {"float16": "float32", "bfloat16": "float32"}
+_COMPUTED = {"float16": "float32", "bfloat16": "float32", "object": TEXT}
 
 
 def computed_dtype(name: str) -> str:
-    """The dtype in which a network of this dtype is evaluated: half precision is widened to float32, which holds all its numbers exactly."""
-    return _WIDENED.get(name, name)
+    """The dtype in which a network of this dtype is evaluated, as manifests name it.
+
+    Half precision is widened to float32, which holds all its numbers exactly.
+    """
+    return _COMPUTED.get(name, name)
 
 
 @dataclass(slots=True)
@@ -225,7 +229,7 @@ def _probe(
     for ref, shape in declared.items():
         first = (batch,) if shape and (shape[0] is None or shape[0] == baked) else shape[:1]
         concrete = (*first, *(open_ if size is None else size for size in shape[1:]))
-        found[ref] = Abstract(tuple(int(s) for s in concrete if s is not None), np.dtype(input_dtype(live, ref)))
+        found[ref] = Abstract(tuple(int(s) for s in concrete if s is not None), dtype_of(input_dtype(live, ref)))
     for name in order:
         node = live.graph.nodes[name]
         if Ref(name) in found or any(r.node == name for r in declared):
@@ -338,10 +342,10 @@ _OF_ONE_DTYPE = {
 
 
 def input_dtype(live: Live, ref: Ref) -> str:
-    """The dtype in which an input is taken, as NumPy's name.
+    """The dtype in which an input is taken, as manifests name it.
 
     Raises:
-        UnsupportedOps: the input is text or no tensor.
+        UnsupportedOps: the input is no tensor.
     """
     node = live.graph.nodes[ref.node]
     feature = dense_feature(live.graph, ref)
@@ -356,9 +360,9 @@ def input_dtype(live: Live, ref: Ref) -> str:
         name = _OF_ONE_DTYPE[node.op]
     else:
         name = next((str(node.attrs[key]) for key in ("dtype", "out_type", "output_type", "DstT", "Tout", "T") if key in node.attrs), "float32")
-    if name in ("object", "resource", "variant"):
+    if name in ("resource", "variant"):
         raise UnsupportedOps(
-            f"{live.graph.source}: the input {str(ref)!r} takes {'text' if name == 'object' else name}, which bnexport does not evaluate; "
+            f"{live.graph.source}: the input {str(ref)!r} takes {name}, which bnexport does not evaluate; "
             f"name the first numeric tensor after it with --input (for example {_first_numeric(live, ref)})"
         )
     return computed_dtype(name)

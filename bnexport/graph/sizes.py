@@ -15,6 +15,7 @@ from bnexport.graph.live import Live
 from bnexport.graph.shapes import MAY_SATURATE, OPEN_SIZES, PROBES, attributes, common_value, constant_abstract, declared_shape, differs, input_dtype
 from bnexport.kernels import OPS
 from bnexport.kernels.table import Abstract, NDArray, infer
+from bnexport.text import dtype_of
 
 Pair = tuple[Abstract, Abstract]
 """What is known of a tensor for two sets of sizes in place of the open ones."""
@@ -83,7 +84,7 @@ class Sizes:
 
     def _source(self, ref: Ref) -> Pair:
         shape = tuple(self.given[ref]) if ref in self.given else declared_shape(self.live, ref)
-        dtype: np.dtype[Any] = np.dtype(input_dtype(self.live, ref))
+        dtype: np.dtype[Any] = dtype_of(input_dtype(self.live, ref))
         sizes = [tuple(size if size is not None else (probe if i == 0 else open_) for i, size in enumerate(shape)) for probe, open_ in _STAND_INS]
         return Abstract(sizes[0], dtype), Abstract(sizes[1], dtype)
 

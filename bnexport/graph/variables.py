@@ -111,7 +111,7 @@ def _restored_variables(graph: Graph, checkpoint: Checkpoint) -> dict[str, Saved
     assignments = [n for n in graph.nodes.values() if n.op in ("Assign", "AssignVariableOp") and len(n.inputs) >= 2]
     found: dict[str, Saved] = {}
     for node in sorted(assignments, key=lambda n: n.name not in own):
-        saved = _restore_behind(graph, node.inputs[1], lists)
+        saved = restore_behind(graph, node.inputs[1], lists)
         if saved is None or saved.key not in checkpoint:
             continue
         variable = _variable_behind(graph, node.inputs[0])
@@ -144,8 +144,8 @@ def _variable_behind(graph: Graph, ref: Ref) -> str | None:
         ref = node.inputs[ref.output if node.op == "IdentityN" else 0]
 
 
-def _restore_behind(graph: Graph, ref: Ref, lists: dict[Ref, list[str] | None]) -> Saved | None:
-    """What a saver restores a reference from. `lists` keeps the lists of names, of which all restored tensors share one."""
+def restore_behind(graph: Graph, ref: Ref, lists: dict[Ref, list[str] | None]) -> Saved | None:
+    """What a saver restores a reference from, if it does. `lists` keeps the lists of names, of which all restored tensors share one."""
     for _ in range(8):  # identities, a cast or a reshape may stand between a restore and its variable
         node = graph.node(ref.node)
         if node.op in ("RestoreV2", "Restore", "RestoreSlice"):
