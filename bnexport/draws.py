@@ -11,6 +11,7 @@ import numpy as np
 
 from bnexport.batchnorms import BatchNorm
 from bnexport.program import LINEAR, Layer, Literal, Port, Program, materialize
+from bnexport.text import dtype_of, in_memory
 
 NDArray = np.ndarray[Any, Any]
 
@@ -41,13 +42,19 @@ def draw(program: Program, norms: Sequence[BatchNorm], ports: Sequence[Port], ro
         values, ranges[port.name] = _drawn(rng, port, sizes, users, norms)
         if None in port.shape[1:]:
             ranges[port.name] += f"; {UNKNOWN_SIZE} was taken for each size that is open"
-        feeds[port.name] = values.astype(port.dtype)
+        feeds[port.name] = values.astype(dtype_of(port.dtype))
     return feeds, ranges
 
 
 def _drawn(rng: np.random.Generator, port: Port, sizes: list[int], users: dict[str, list[Layer]], norms: Sequence[BatchNorm]) -> tuple[NDArray, str]:
-    dtype = np.dtype(port.dtype)
+    dtype = dtype_of(port.dtype)
     takers = _takers(users, port.tensor)
+    keys, table = _keys(takers)
+    if dtype.kind == "O":
+        return _words(rng, sizes, keys, table)
+    if keys and dtype.kind in "iu":
+        unknown = next(number for number in range(len(keys) + 1) if number not in keys)
+        return rng.choice([*keys, unknown], sizes), f"the {len(keys)} numbers that {table} knows, and {unknown}"
     if dtype.kind == "b":
         return rng.integers(0, 2, sizes).astype(bool), "true and false"
     if dtype.kind in "iu":
@@ -80,6 +87,21 @@ def _takers(users: dict[str, list[Layer]], tensor: str) -> list[tuple[Layer, str
             else:
                 found.append((layer, current))
     return found
+
+
+def _keys(takers: list[tuple[Layer, str]]) -> tuple[list[Any], str]:
+    """The keys of the tables that an input is looked up in, and what the first of them is called."""
+    lookups = [layer for layer, tensor in takers if layer.op == "Lookup" and layer.inputs[0] == tensor and "keys" in layer.arrays]
+    found = {key: None for layer in lookups for key in in_memory(materialize(layer.arrays["keys"])).tolist()}
+    return list(found), lookups[0].name if lookups else ""
+
+
+def _words(rng: np.random.Generator, sizes: list[int], keys: list[Any], table: str) -> tuple[NDArray, str]:
+    """The words of a table and one that it does not know; letters, where none tells more."""
+    unknown = next(word for count in range(1, len(keys) + 2) if (word := b"?" * count) not in keys)
+    words = np.array([*keys, unknown] if keys else [bytes([letter]) for letter in b"abcdefghijklmnopqrstuvwxyz"], object)
+    drawn = words[rng.integers(0, len(words), sizes)]
+    return drawn, f"the {len(keys)} words that {table} knows, and {unknown.decode()!r}" if keys else "the letters a to z, since no table tells more"
 
 
 def _vocabulary(takers: list[tuple[Layer, str]]) -> tuple[int, str]:

@@ -9,7 +9,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 NDArray = np.ndarray[Any, Any]
 
 _COLLECTIONS = ("variables", "trainable_variables", "local_variables")
+_TABLE_COLLECTIONS = ("table_initializer", "saved_model_main_op", "legacy_init_op")
+_INIT_SIGNATURE = "__saved_model_init_op"
 _GONE = re.compile(r"Tensor (\S+), specified in either feed_devices or fetch_devices was not found")
 
 
@@ -274,8 +276,13 @@ class Session:
             node.input[operand] = read.name
 
     def _restored(self, location: Location) -> Any:
+        from bnexport.checkpoint.graph_files import asset_files
+
         v1 = self._tf.compat.v1
         graph = self._tf.Graph()
+        fills = _that_fill_tables(self._meta)
+        assert location.graph is not None
+        assets = {name: str(location.graph.parent / "assets" / file) for name, file in asset_files(self._meta).items()}
         for key in [key for key in self._meta.collection_def if key not in _COLLECTIONS]:
             del self._meta.collection_def[key]  # summaries, queues and training operations, some of which are not in the graph that was saved
         with graph.as_default():
@@ -284,6 +291,8 @@ class Session:
             self._has_saver = saver is not None
             if saver is not None:
                 saver.restore(session, str(location.prefix))
+            with suppress(self._tf.errors.OpError):  # tables that stay empty say so when they are asked
+                session.run([graph.as_graph_element(name) for name in fills if name.partition(":")[0] in self._names], assets)
         return session
 
     # ---- what makes it inference
@@ -375,6 +384,13 @@ class Session:
         """The tensor that the signature gives for one of its `inputs` or `outputs`."""
         info = getattr(self._signature, kind).get(name) if self._signature else None
         return [info.name] if info is not None and info.name else []
+
+
+def _that_fill_tables(meta: Any) -> list[str]:
+    """The operations that fill a graph's tables: those that its training lists, or what a SavedModel runs when it is loaded."""
+    names = [name for key, listed in meta.collection_def.items() if key in _TABLE_COLLECTIONS for name in listed.node_list.value]
+    names += [info.name for key, signature in meta.signature_def.items() if key == _INIT_SIGNATURE for info in signature.outputs.values()]
+    return list(dict.fromkeys(names))
 
 
 def _joined(parts: Iterable[dict[str, NDArray]]) -> dict[str, NDArray]:

@@ -189,7 +189,7 @@ class LayerValues:
 
 
 def layer_values(model: Model, values: Mapping[str, NDArray], rows: Sequence[int], count: int = 4) -> list[LayerValues]:
-    """The results of each layer for each of `rows`; of a layer whose result does not depend on the row, once.
+    """The results of each layer for each of `rows`; of a layer whose result does not depend on the row, once; of one whose result is text, none.
 
     Raises:
         InputError: a row that is not there.
@@ -200,6 +200,8 @@ def layer_values(model: Model, values: Mapping[str, NDArray], rows: Sequence[int
         check_row(row, batch)
         for layer in model.layers:
             value = values[layer.name]
+            if value.dtype.kind == "O":
+                continue
             by_row = value.ndim > 0 and len(value) == batch
             part = np.asarray(value[row] if by_row else value, np.float64).reshape(-1)
             least, mean, most = (float(f(part)) for f in (np.min, np.mean, np.max)) if part.size else (math.nan,) * 3
@@ -221,6 +223,7 @@ def write_trace(path: str | Path, values: Mapping[str, NDArray]) -> None:
 
     path = Path(path)
     check_suffix(path)
+    values = {name: value.astype("S") if value.dtype.kind == "O" else value for name, value in values.items()}
     names = safe_names(values, nested=path.suffix.lower() != ".npz")
     with replacing(path, UsageError) as temporary:
         if path.suffix.lower() == ".npz":

@@ -61,7 +61,9 @@ class Difference:
     powers: Counter[int] = field(default_factory=Counter)
 
     def add(self, values: NDArray, truth: NDArray) -> None:
-        """Takes in some rows. Where one is infinite or NaN the other has to be the same."""
+        """Takes in some rows. Where one is infinite or NaN the other has to be the same, and so it has where they are text."""
+        if truth.dtype.kind == "O":
+            values, truth = np.where(values == truth, 0.0, np.inf), np.zeros(truth.shape)
         values, truth = (np.asarray(array, np.float64) for array in (values, truth))
         finite = np.isfinite(truth)
         with np.errstate(invalid="ignore", over="ignore"):
