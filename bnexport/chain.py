@@ -18,6 +18,7 @@ import numpy as np
 from bnexport.kernels import OPS
 from bnexport.kernels.table import ieee
 from bnexport.program import Layer, Port, cores, materialize
+from bnexport.text import dtype_of
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -53,7 +54,7 @@ def build(layers: Sequence[Layer], inputs: Sequence[Port], outputs: Sequence[Por
             return None
         kernel = layer.arrays["kernel"]
         if (
-            kernel.dtype != np.dtype(inputs[0].dtype)
+            kernel.dtype != dtype_of(inputs[0].dtype)
             or kernel.dtype.name not in ("float32", "float64")
             or kernel.shape[0] * kernel.shape[1] > LARGEST_KERNEL
             or kernel.shape[0] != width
@@ -61,7 +62,7 @@ def build(layers: Sequence[Layer], inputs: Sequence[Port], outputs: Sequence[Por
         ):
             return None
         before, width = layer.name, kernel.shape[1]
-    return Chain(layers, np.dtype(inputs[0].dtype))
+    return Chain(layers, dtype_of(inputs[0].dtype))
 
 
 class Chain:

@@ -174,9 +174,12 @@ def write_outputs(path: str | Path | None, ports: Sequence[Port], blocks: Iterab
     names the columns `y`, or `y[0]`, `y[1]`, …; `read_inputs` understands such names.
 
     Raises:
-        UsageError: an unknown suffix, several outputs for .npy, outputs of different numbers of rows for CSV, or a place that cannot be written.
+        UsageError: an unknown suffix, an output that is text, several outputs for .npy, outputs of different numbers of rows for CSV, or a place
+            that cannot be written.
         InputError: there are no rows.
     """
+    if words := [port.name for port in ports if port.dtype == TEXT]:
+        raise UsageError(f"the output {words[0]} is text, which is not written to files: model.predict gives it")
     if path is None or str(path) == "-":
         _to_stdout(_csv(ports, blocks, header, ","))
         return

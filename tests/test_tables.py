@@ -131,6 +131,12 @@ class TestText:
         ):
             read(tmp_path / "in.npy", [TEXT])
 
+    @pytest.mark.parametrize("name", ["out.csv", "out.npy", "out.npz", "-"])
+    def test_outputs_that_are_text(self, tmp_path, name):
+        with pytest.raises(UsageError, match=r"^the output word is text, which is not written to files: model\.predict gives it$"):
+            write_outputs(name if name == "-" else tmp_path / name, [TEXT], [{"word": np.array([b"red"], object)}])
+        assert list(tmp_path.iterdir()) == []
+
 
 def test_tabs_where_the_suffix_says_so(csv):
     assert read(csv("1\t2\n", "in.tsv"), X2)["x"].tolist() == [[1, 2]]

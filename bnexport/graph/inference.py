@@ -7,7 +7,7 @@ import numpy as np
 
 from bnexport.checkpoint import Checkpoint, Location
 from bnexport.checkpoint.tensor_protos import dtype_name
-from bnexport.errors import GraphError, UsageError
+from bnexport.errors import AmbiguousNetwork, GraphError, UsageError
 from bnexport.graph import ops
 from bnexport.graph.choices import choose_by_data
 from bnexport.graph.dropout import Dropout, remove_dropout, remove_silent_noise
@@ -198,6 +198,14 @@ def _endpoints(live: Live, options: Options) -> Endpoints:
     return find_endpoints(live) if signature is None else _signature_endpoints(live, signature)
 
 
+def _found_beside(live: Live, ignored: list[str]) -> Endpoints:
+    """The endpoints that the graph itself shows, where all that its signature names were left out."""
+    try:
+        return find_endpoints(live)
+    except AmbiguousNetwork as error:
+        raise AmbiguousNetwork(f"{error} (the signature has only {', '.join(ignored)})") from error
+
+
 def _signature_endpoints(live: Live, signature: Any) -> Endpoints:
     """The endpoints that a SavedModel's signature names; outputs that are text or constants are left out, unless all are."""
     inputs = {key: live.resolve(parse_ref(info.name)) for key, info in sorted(signature.inputs.items())}
@@ -207,7 +215,7 @@ def _signature_endpoints(live: Live, signature: Any) -> Endpoints:
     kept = {key: ref for key, ref in outputs.items() if key not in text | constant}
     ignored = [f"the output {key} ({'text' if key in text else 'a constant'})" for key in outputs if key not in kept]
     if not kept:
-        found = find_endpoints(live)
+        found = _found_beside(live, ignored)
         kept, alternatives = found.outputs, found.alternatives
     else:
         alternatives = []

@@ -108,7 +108,7 @@ def _advice(op: str, why: str) -> str:
         return " (how many elements there are depends on the data: name a tensor after it with --input, and compute that yourself)"
     if why and op in ops.LOOKUPS:
         return f" ({why}; name the first numeric tensors after it with --input)"
-    if op.startswith(("String", "Lookup", "HashTable", "Decode", "Parse", "RegexReplace", "AsString")) or "Hash" in op:
+    if op.startswith(("String", "Lookup", "HashTable", "Decode", "Parse", "Regex", "StaticRegex", "Unicode", "Substr", "AsString")) or "Hash" in op:
         return " (text or files: name the first numeric tensors after it with --input)"
     if op.startswith("Sparse") or op == "RaggedTensorToTensor":
         return " (sparse features, whose sizes depend on the data: name the first dense tensors after it with --input)"
