@@ -21,7 +21,7 @@ RENAMED = {
 """Operands and attributes that tf.raw_ops calls otherwise than the op's definition does."""
 _checked: set[str] = set()
 
-TOLERANCE = {"float64": 1e-12, "float32": 2e-6, "float16": 2e-3, "bfloat16": 2e-2}
+TOLERANCE = {"complex64": 2e-6, "float64": 1e-12, "float32": 2e-6, "float16": 2e-3, "bfloat16": 2e-2}
 """Of the largest expected value, per dtype; summed products round differently in every implementation."""
 
 
@@ -95,7 +95,7 @@ def assert_close(actual, expected, tolerance=None):
     if expected.dtype.name in TOLERANCE:
         tolerance = tolerance or TOLERANCE[expected.dtype.name]
         actual, expected = plain(actual), plain(expected)
-    if expected.dtype.kind == "f":
+    if expected.dtype.kind in "fc":
         finite = np.abs(expected[np.isfinite(expected)])
         scale = finite.max() if finite.size else 0
         np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=min(scale, 1e30) * tolerance)

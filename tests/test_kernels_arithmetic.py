@@ -138,11 +138,12 @@ def test_float_truncated_division():
     check("TruncateDiv", {}, x, np.array(2, np.float32), expected=[np.array([3, -3], np.float32)])
 
 
-@compares("AddN", "ClipByValue")
+@compares("AddN", "AccumulateNV2", "ClipByValue")
 def test_sums_and_clips():
     x = drawn(1, (3, 4), np.float32)
     check("AddN", {}, x)
     check("AddN", {}, x, x + 1, x * 2, unknown=(0, 1, 2))
+    check("AccumulateNV2", {}, x, x + 1, x * 2, unknown=(0, 1, 2), expected=from_tensorflow("AddN", {}, [x, x + 1, x * 2]))
     check("AddN", {}, np.float32(1), np.float32(2), np.float32(3))
     for low, high in ((-1, 1), (0, 6)):
         check("ClipByValue", {}, x, np.float32(low), np.float32(high))

@@ -36,6 +36,78 @@ def test_axes_along_which_operands_were_repeated():
                 evaluate(OPS["BroadcastGradientArgs"], {}, [np.array(first, np.int32), np.array(second, np.int32)])
 
 
+@compares("StridedSliceGrad")
+@pytest.mark.parametrize("attrs", [{}, {"begin_mask": 1, "end_mask": 2}, {"shrink_axis_mask": 2}, {"new_axis_mask": 1}])
+def test_the_gradient_of_a_slice(attrs):
+    shape, begin, end, strides = (np.array(v, np.int32) for v in ([5, 4, 2], [1, 2], [4, 3], [2, 1]))
+    (cut,) = evaluate(OPS["StridedSlice"], attrs, [np.zeros(shape, np.float32), begin, end, strides])
+    check("StridedSliceGrad", attrs, shape, begin, end, strides, images(*cut.shape), unknown=(4,))
+
+
+def images(*shape, dtype="float32", seed=1):
+    return np.random.default_rng(seed).normal(size=shape).astype(dtype)
+
+
+def channels_first(attrs):
+    turned = {name: [v[0], v[3], *v[1:3]] for name, v in attrs.items() if name in ("ksize", "strides")}
+    return {**attrs, **turned, "data_format": "NCHW"}
+
+
+@compares("MaxPoolGrad", "AvgPoolGrad")
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+@pytest.mark.parametrize(("size", "stride"), [((2, 2), (2, 2)), ((3, 2), (2, 1)), ((1, 3), (3, 2)), ((7, 6), (1, 1))])
+def test_gradients_of_pools(size, stride, padding):
+    attrs = {"ksize": [1, *size, 1], "strides": [1, *stride, 1], "padding": padding}
+    x = np.round(images(2, 7, 6, 3), 1)  # with equal elements
+    (y,) = evaluate(OPS["MaxPool"], attrs, [x])
+    dy = images(*y.shape, seed=2)
+    (expected,) = check("MaxPoolGrad", attrs, x, y, dy, unknown=(0, 1, 2))
+    turn = lambda a: a.transpose(0, 3, 1, 2)  # noqa: E731
+    check("MaxPoolGrad", channels_first(attrs), turn(x), turn(y), turn(dy), expected=[turn(expected)], unknown=(0, 1, 2))
+    (expected,) = check("AvgPoolGrad", attrs, np.array(x.shape, np.int32), dy, unknown=(1,))
+    check("AvgPoolGrad", channels_first(attrs), np.array(turn(x).shape, np.int32), turn(dy), expected=[turn(expected)], unknown=(1,))
+
+
+@compares("ResizeBilinearGrad", "ResizeNearestNeighborGrad")
+@pytest.mark.parametrize("attrs", [{}, {"align_corners": True}, {"half_pixel_centers": True}])
+@pytest.mark.parametrize("to", [(8, 10), (3, 4), (7, 2)])
+def test_gradients_of_resizing(attrs, to):
+    dy = images(2, *to, 3)
+    check("ResizeBilinearGrad", attrs, dy, images(2, 4, 5, 3), unknown=(0, 1), tolerance=1e-5)
+    check("ResizeNearestNeighborGrad", attrs, dy, np.array([4, 5], np.int32))
+
+
+@compares("FusedBatchNormGrad", "FusedBatchNormGradV2", "FusedBatchNormGradV3")
+def test_the_gradient_of_a_batch_norm_with_moving_statistics():
+    operands = [images(2, 3, 4, 5, seed=i) for i in (1, 2)] + [np.abs(images(5, seed=i)) + 0.1 for i in (3, 4, 5)]
+    attrs = {"is_training": False, "epsilon": 1e-3}
+    for name in ("FusedBatchNormGrad", "FusedBatchNormGradV2"):
+        check(name, attrs, *operands, tolerance=1e-5, outputs=3, unknown=(0, 1))
+    check("FusedBatchNormGradV3", attrs, *operands, images(5), tolerance=1e-5, outputs=3, unknown=(0, 1))
+    with pytest.raises(GraphError, match="is_training=False"):
+        OPS["FusedBatchNormGradV3"].infer({"is_training": True}, operands)
+
+
+@pytest.mark.tensorflow
+def test_where_a_class_is_seen(tf, live):
+    """Grad-CAM: the gradient of a class's score with respect to a layer's feature maps, as weights of these."""
+
+    def build():
+        x = tf.placeholder(tf.float32, [None, 16, 16, 3], name="x")
+        convolve = lambda h, ci, co, name: tf.nn.conv2d(h, tf.get_variable(name, [3, 3, ci, co]), [1, 1, 1, 1], "SAME")  # noqa: E731
+        h = tf.nn.max_pool(tf.nn.relu(convolve(x, 3, 6, "a")), [1, 2, 2, 1], [1, 2, 2, 1], "SAME")
+        maps = tf.nn.relu(convolve(h, 6, 8, "b"))
+        pooled = tf.nn.max_pool(maps, [1, 2, 2, 1], [1, 2, 2, 1], "SAME")
+        scores = dense(tf, tf.reshape(pooled, [-1, 128]), 4, "out")
+        slope = tf.gradients(scores[:, 2], maps)[0]
+        weights = tf.reduce_mean(slope, [1, 2], keepdims=True)
+        tf.nn.relu(tf.reduce_sum(weights * maps, 3), name="cam")
+        cam = tf.get_default_graph().get_tensor_by_name("cam:0")
+        return Net({x: rows(3, 16, 16, 3)}, [cam])
+
+    live(build).matches(outputs=["cam"])
+
+
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("function", ["tanh", "sigmoid", "softplus", "elu", "softsign", "square"])
 def test_a_force_is_the_gradient_of_an_energy(tf, live, function):

@@ -111,6 +111,30 @@ def test_later_versions_with_their_defaults():
         evaluate(OPS["MatrixDiagPartV3"], {}, [normal(2, (2, 3, 5)), np.int32(1), padding])
 
 
+@compares("LogMatrixDeterminant", "MatrixSolve", "MatrixTriangularSolve", "DiagPart")
+def test_determinants_equations_and_diagonals():
+    a, b = normal(1, (2, 4, 4), "float64"), normal(2, (2, 4, 3), "float64")
+    check("LogMatrixDeterminant", {}, a)
+    for adjoint in (False, True):
+        check("MatrixSolve", {"adjoint": adjoint}, a, b, unknown=(0, 1))
+        for lower in (False, True):
+            check("MatrixTriangularSolve", {"adjoint": adjoint, "lower": lower}, a, b, unknown=(0, 1))
+    check("DiagPart", {}, normal(1, (2, 3, 2, 3)))
+    check("DiagPart", {}, normal(1, (4, 4)))
+    with pytest.raises(GraphError, match="singular"):
+        evaluate(OPS["MatrixSolve"], {}, [np.zeros((2, 2)), np.ones((2, 1))])
+
+
+@compares("InTopK", "InTopKV2")
+@pytest.mark.parametrize("k", [1, 3, 9])
+def test_targets_among_the_largest(k):
+    scores = np.rint(normal(1, (40, 6)))  # with ties
+    scores[3, 2], scores[4, 1] = np.nan, np.inf
+    targets = np.random.default_rng(2).integers(-1, 7, 40).astype(np.int32)
+    check("InTopK", {"k": k}, scores, targets, unknown=(0, 1))
+    check("InTopKV2", {}, scores, targets, np.int32(k), unknown=(0, 1))
+
+
 @compares("Cholesky", "MatrixDeterminant", "Cross", "MatrixSetDiag", "Diag")
 def test_more_matrices():
     x = normal(1, (2, 4, 4), "float64")

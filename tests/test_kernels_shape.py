@@ -172,6 +172,25 @@ def test_gathering(shape, of, data):
     check("ScatterNd", {}, places.astype(np.int32), numbered((*of, *shape[depth:])), i32(*shape), unknown=(0, 1))
 
 
+SCATTERS = ["TensorScatterAdd", "TensorScatterSub", "TensorScatterMax", "TensorScatterMin", "ScatterNdNonAliasingAdd"]
+
+
+@compares(*SCATTERS)
+@pytest.mark.parametrize("name", SCATTERS)
+def test_scattering_into_a_tensor(name):
+    x = numbered((4, 3))
+    check(name, {}, x, np.array([[1, 2], [3, 0]], np.int32), numbered((2,)) + 5, unknown=(0, 1, 2))
+    check(name, {}, x, np.array([[1], [3], [1]], np.int32), numbered((3, 3)) + 5, unknown=(0, 1, 2))
+
+
+@compares("UnravelIndex")
+def test_places_in_row_major_order():
+    check("UnravelIndex", {}, i32(3, 0, 11), i32(4, 3), unknown=(0,))
+    check("UnravelIndex", {}, np.int64(7), np.array([2, 2, 3]), unknown=(0,))
+    with pytest.raises(InputError, match="lies outside"):
+        evaluate(OPS["UnravelIndex"], {}, [i32(12), i32(4, 3)])
+
+
 @compares("TensorScatterUpdate", "TensorScatterAdd", "UnsortedSegmentSum", "ReverseSequence")
 def test_updates_segments_and_sequences():
     x = numbered((4, 3))

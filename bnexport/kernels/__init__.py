@@ -6,20 +6,7 @@ from bnexport.kernels.table import OPS, Abstract, Attrs, NDArray, Op, evaluate, 
 __all__ = ["OPS", "Abstract", "Attrs", "NDArray", "Op", "evaluate", "ieee", "infer", "op", "shapes_differ"]
 
 _OTHERS = (
-    "arithmetic",
-    "shape",
-    "reduce",
-    "compare",
-    "index",
-    "norm",
-    "conv",
-    "pool",
-    "space",
-    "image",
-    "diagonal",
-    "quantize",
-    "gradient",
-    "lookup",
-    "hashing",
+    *("arithmetic", "shape", "reduce", "compare", "index", "norm", "conv", "pool", "space", "image", "diagonal", "quantize", "gradient"),
+    *("lookup", "hashing", "segment", "colour", "boxes", "fourier", "image_gradient"),
 )
 OPS.others.extend(f"{__name__}.{module}" for module in _OTHERS)

@@ -71,7 +71,7 @@ for _name in _BINARY:
     op(_name, infer=elementwise, inplace=True)(_binary(_BINARY[_name]))
 
 
-@op("AddN", infer=same_as_all, inplace=True)
+@op("AddN", "AccumulateNV2", infer=same_as_all, inplace=True)
 def add_n(attrs: Attrs, x: NDArray, *more: NDArray, out: NDArray | None = None) -> Any:
     """The sum of tensors of one shape."""
     if not more:

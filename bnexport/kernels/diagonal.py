@@ -74,3 +74,19 @@ def matrix_set_diag(attrs: Attrs, x: NDArray, diagonal: NDArray, *options: NDArr
 def diag(attrs: Attrs, x: NDArray) -> NDArray:
     """A tensor of twice the rank whose generalised diagonal is x."""
     return np.diag(x.reshape(-1)).reshape(x.shape * 2)
+
+
+def _halved(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
+    shape = operands[0].shape
+    half = len(shape) // 2
+    if not shape or shape[:half] != shape[half:]:
+        raise shapes_differ("DiagPart", shape)
+    return [Abstract(shape[:half], operands[0].dtype)]
+
+
+@op("DiagPart", infer=_halved)
+def diag_part(attrs: Attrs, x: NDArray) -> NDArray:
+    """The generalised diagonal of a tensor whose shape repeats after half of its dimensions."""
+    half = x.shape[: x.ndim // 2]
+    size = int(np.prod(half))
+    return np.diagonal(x.reshape(size, size)).reshape(half).copy()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from bnexport.kernels.index import strided_slice
 from bnexport.kernels.rules import elementwise, integers, known
 from bnexport.kernels.table import Abstract, Attrs, Compute, NDArray, op, shapes_differ
 
@@ -88,3 +89,15 @@ def broadcast_gradient_args(attrs: Attrs, first: NDArray, second: NDArray) -> tu
     if np.any((sizes[0] != sizes[1]) & (sizes != 1).all(0)):
         raise shapes_differ("broadcasting", tuple(integers(first)), tuple(integers(second)))
     return np.flatnonzero(sizes[0] == 1).astype(first.dtype), np.flatnonzero(sizes[1] == 1).astype(second.dtype)
+
+
+def _whole(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
+    return [Abstract(tuple(integers(known(operands[0], "shape"))), operands[4].dtype)]
+
+
+@op("StridedSliceGrad", infer=_whole)
+def strided_slice_grad(attrs: Attrs, shape: NDArray, begin: NDArray, end: NDArray, strides: NDArray, dy: NDArray) -> NDArray:
+    """Zeros of a shape, with dy where StridedSlice would have cut it out."""
+    result = np.zeros(integers(shape), dy.dtype)
+    strided_slice(attrs, result, begin, end, strides)[...] = dy
+    return result

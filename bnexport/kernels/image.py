@@ -49,17 +49,31 @@ def _between(x: NDArray, axis: int, low: NDArray, high: NDArray, weight: NDArray
     return above
 
 
+def bilinear_positions(attrs: Attrs, size: int, to: int) -> tuple[NDArray, NDArray, NDArray]:
+    """For each output pixel along a dimension of `size`: the input pixels below and above it, and the weight of the upper one."""
+    position = _positions(attrs, size, to)
+    floor = np.floor(position)
+    return np.maximum(floor, 0).astype(np.intp), np.minimum(np.ceil(position), size - 1).astype(np.intp), position - floor
+
+
 @op("ResizeBilinear", infer=_resized(to_float=True))
 def resize_bilinear(attrs: Attrs, x: NDArray, size: NDArray) -> NDArray:
     """Linear interpolation between the four nearest pixels (`align_corners`, `half_pixel_centers`); the result is float32."""
     result: NDArray = x.astype(np.float32, copy=False)
     for axis, to in reversed(list(enumerate(integers(size), start=1))):
-        position = _positions(attrs, x.shape[axis], to)
-        floor = np.floor(position)
-        low = np.maximum(floor, 0).astype(np.intp)
-        high = np.minimum(np.ceil(position), x.shape[axis] - 1).astype(np.intp)
-        result = _between(result, axis, low, high, position - floor)
+        result = _between(result, axis, *bilinear_positions(attrs, x.shape[axis], to))
     return result
+
+
+def nearest_positions(attrs: Attrs, size: int, to: int) -> NDArray:
+    """The input pixel along a dimension of `size` that each output pixel repeats."""
+    position = np.arange(to, dtype=np.float32)
+    if attrs.get("half_pixel_centers", False):
+        position += np.float32(0.5)
+    position *= _scale(attrs, size, to)
+    # halves away from zero, as roundf has it
+    whole = np.floor(position + np.float32(0.5)) if attrs.get("align_corners", False) else np.floor(position)
+    return np.clip(whole, 0, size - 1).astype(np.intp)
 
 
 @op("ResizeNearestNeighbor", infer=_resized(to_float=False))
@@ -67,13 +81,7 @@ def resize_nearest_neighbor(attrs: Attrs, x: NDArray, size: NDArray) -> NDArray:
     """The nearest pixel, in TensorFlow's sense: rounded down, or to the nearest one with `align_corners`."""
     result = x
     for axis, to in enumerate(integers(size), start=1):
-        position = np.arange(to, dtype=np.float32)
-        if attrs.get("half_pixel_centers", False):
-            position += np.float32(0.5)
-        position *= _scale(attrs, x.shape[axis], to)
-        # halves away from zero, as roundf has it
-        whole = np.floor(position + np.float32(0.5)) if attrs.get("align_corners", False) else np.floor(position)
-        result = result.take(np.clip(whole, 0, x.shape[axis] - 1).astype(np.intp), axis)
+        result = result.take(nearest_positions(attrs, x.shape[axis], to), axis)
     return result
 
 

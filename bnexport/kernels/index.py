@@ -8,7 +8,7 @@ import numpy as np
 
 from bnexport.errors import GraphError, InputError
 from bnexport.kernels.rules import axis_of, integers, known, view_op
-from bnexport.kernels.table import Abstract, Attrs, NDArray, op, shapes_differ
+from bnexport.kernels.table import Abstract, Attrs, Compute, NDArray, op, shapes_differ
 
 
 @view_op("Slice")
@@ -187,31 +187,31 @@ def tensor_scatter_update(attrs: Attrs, x: NDArray, indices: NDArray, updates: N
     return result
 
 
-@op("TensorScatterAdd", infer=_updated)
-def tensor_scatter_add(attrs: Attrs, x: NDArray, indices: NDArray, updates: NDArray) -> NDArray:
-    """x with `updates` added at the positions in the last dimension of `indices`."""
-    result = x.copy()
-    np.add.at(result, _places(indices, x.shape), updates)
-    return result
+def _joined_at(join: "np.ufunc") -> Compute:
+    def compute(attrs: Attrs, x: NDArray, indices: NDArray, updates: NDArray) -> NDArray:
+        result = x.copy()
+        join.at(result, _places(indices, x.shape), updates)
+        return result
+
+    return compute
 
 
-def _by_segment(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
-    x, segments, count = operands
-    rank = len(segments.shape)
-    if x.shape[:rank] != segments.shape:
-        raise shapes_differ("UnsortedSegmentSum", x.shape, segments.shape)
-    return [Abstract((integers(known(count, "number of segments"))[0], *x.shape[rank:]), x.dtype)]
+op("TensorScatterAdd", "ScatterNdNonAliasingAdd", infer=_updated)(_joined_at(np.add))
+op("TensorScatterSub", infer=_updated)(_joined_at(np.subtract))
+op("TensorScatterMax", infer=_updated)(_joined_at(np.maximum))
+op("TensorScatterMin", infer=_updated)(_joined_at(np.minimum))
 
 
-@op("UnsortedSegmentSum", infer=_by_segment)
-def unsorted_segment_sum(attrs: Attrs, x: NDArray, segments: NDArray, count: NDArray) -> NDArray:
-    """The sums of the slices of x that share a segment; a negative segment is left out."""
-    flat = segments.reshape(-1)
-    values = x.reshape(flat.size, *x.shape[segments.ndim :])
-    result = np.zeros((int(count), *values.shape[1:]), x.dtype)
-    kept = flat >= 0
-    np.add.at(result, _in_range(flat[kept], int(count)), values[kept])
-    return result
+def _unravelled(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
+    indices, sizes = operands
+    return [Abstract((*sizes.shape, *indices.shape), indices.dtype)]
+
+
+@op("UnravelIndex", infer=_unravelled)
+def unravel_index(attrs: Attrs, indices: NDArray, sizes: NDArray) -> NDArray:
+    """Row-major positions in a tensor of the given sizes, as one row of indices for each of its dimensions."""
+    _in_range(indices, int(np.prod(sizes)))
+    return np.stack(np.unravel_index(indices, integers(sizes))).astype(indices.dtype)
 
 
 def _counts(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:

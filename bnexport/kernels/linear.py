@@ -138,6 +138,37 @@ def matrix_determinant(attrs: Attrs, x: NDArray) -> Any:
     return np.linalg.det(x)
 
 
+@op("LogMatrixDeterminant", infer=lambda attrs, operands: [Abstract(_square(attrs, operands)[0].shape[:-2], operands[0].dtype)] * 2)
+def log_matrix_determinant(attrs: Attrs, x: NDArray) -> Any:
+    """The signs of the determinants of the matrices in the last two dimensions, and the logarithms of their absolute values."""
+    sign, logarithm = np.linalg.slogdet(x)
+    return sign, logarithm
+
+
+def _solved(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
+    a, b = operands
+    _square(attrs, operands)
+    if len(a.shape) != len(b.shape) or a.shape[:-1] != b.shape[:-1]:
+        raise shapes_differ("linear equations", a.shape, b.shape)
+    return [Abstract(b.shape, b.dtype)]
+
+
+@op("MatrixSolve", infer=_solved)
+def matrix_solve(attrs: Attrs, a: NDArray, b: NDArray) -> NDArray:
+    """x with a · x = b, or adjoint(a) · x = b, for the matrices in the last two dimensions."""
+    try:
+        return np.linalg.solve(a.swapaxes(-1, -2).conj() if attrs.get("adjoint", False) else a, b)
+    except np.linalg.LinAlgError as cause:
+        raise GraphError("linear equations have a singular matrix") from cause
+
+
+@op("MatrixTriangularSolve", infer=_solved)
+def matrix_triangular_solve(attrs: Attrs, a: NDArray, b: NDArray) -> NDArray:
+    """MatrixSolve, of which only the lower triangle of a is looked at, or the upper one."""
+    triangle = np.tril(a) if attrs.get("lower", True) else np.triu(a)
+    return matrix_solve(attrs, triangle, b)  # type: ignore[no-any-return]  # registered kernels are callables of anything
+
+
 def _triples(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
     a, b = operands
     if a.shape != b.shape or a.shape[-1:] != (3,):

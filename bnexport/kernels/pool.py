@@ -11,7 +11,7 @@ from bnexport.kernels.table import Abstract, Attrs, NDArray, op, shapes_differ
 from bnexport.kernels.window import Slide, channels_first, first_to_last, last_to_first, nhwc_shape, own_shape, per_dimension, slide, slides
 
 
-def _slides(attrs: Attrs, shape: Sequence[int]) -> list[Slide]:
+def pool_slides(attrs: Attrs, shape: Sequence[int]) -> list[Slide]:
     """The slides along all dimensions of data whose shape is given with channels last."""
     rank = len(shape)
     sizes = per_dimension(attrs, "ksize", rank)
@@ -64,7 +64,7 @@ def _running(x: NDArray, windows: Sequence[Slide], ufunc: "np.ufunc", nothing: A
 
 def _pooled(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
     x = operands[0]
-    windows = _slides(attrs, nhwc_shape(x.shape, attrs))
+    windows = pool_slides(attrs, nhwc_shape(x.shape, attrs))
     if windows[0].moves:
         raise GraphError("pooling over the batch has no meaning in TensorFlow either")
     return [Abstract(own_shape(tuple(w.count for w in windows), attrs), x.dtype)]
@@ -86,7 +86,7 @@ def _lowest(dtype: "np.dtype[Any]") -> Any:
 def max_pool(attrs: Attrs, x: NDArray) -> NDArray:
     """The largest element of each window (`ksize`, `strides`, `padding`, `explicit_paddings`, `data_format`)."""
     images = first_to_last(x) if channels_first(attrs) else x
-    result = _running(images, _slides(attrs, images.shape), np.maximum, _lowest(x.dtype))
+    result = _running(images, pool_slides(attrs, images.shape), np.maximum, _lowest(x.dtype))
     return np.ascontiguousarray(last_to_first(result)) if channels_first(attrs) else result
 
 
@@ -111,7 +111,7 @@ def max_pool_with_argmax(attrs: Attrs, x: NDArray) -> tuple[NDArray, NDArray]:
     With `include_batch_in_index` that is counted over all images, ((image · H + row) · W + column) · C + channel.
     """
     images, height, width, channels = x.shape
-    _, rows, columns, _ = _slides(attrs, x.shape)
+    _, rows, columns, _ = pool_slides(attrs, x.shape)
     out = np.full((images, rows.count, columns.count, channels), _lowest(x.dtype), x.dtype)
     found = np.full(out.shape, -1, np.int64)
     index = np.arange(height * width * channels, dtype=np.int64).reshape(1, height, width, channels)
@@ -136,7 +136,7 @@ def max_pool_with_argmax(attrs: Attrs, x: NDArray) -> tuple[NDArray, NDArray]:
 def avg_pool(attrs: Attrs, x: NDArray) -> NDArray:
     """The mean of each window's real elements: padding is not counted."""
     images = first_to_last(x) if channels_first(attrs) else x
-    windows = _slides(attrs, images.shape)
+    windows = pool_slides(attrs, images.shape)
     result = _running(images.astype(np.float32) if is_half(x.dtype) else images, windows, np.add, 0)
     for axis, window in enumerate(windows):
         if window.moves:

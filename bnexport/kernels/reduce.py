@@ -164,3 +164,22 @@ def top_k(attrs: Attrs, x: NDArray, *k: NDArray) -> tuple[NDArray, NDArray]:
     # a stable ascending sort of the row read backwards is, read backwards, a descending sort that keeps the order of equals
     order = x.shape[-1] - 1 - np.argsort(x[..., ::-1], axis=-1, kind="stable")[..., ::-1][..., :count]
     return np.take_along_axis(x, order, axis=-1), order.astype(attrs.get("index_type", "int32"))
+
+
+def _hits(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
+    scores, targets = operands[:2]
+    if len(scores.shape) != 2 or targets.shape != scores.shape[:1]:
+        raise shapes_differ("InTopK", scores.shape, targets.shape)
+    return [Abstract(targets.shape, np.dtype(bool))]
+
+
+@op("InTopK", "InTopKV2", infer=_hits)
+def in_top_k(attrs: Attrs, scores: NDArray, targets: NDArray, *k: NDArray) -> NDArray:
+    """Whether fewer than k scores of a row are higher than that of its target.
+
+    No, where the target is no column of the scores, or a score that decides it is not finite (in_topk_op.h).
+    """
+    count = int(k[0]) if k else attrs["k"]
+    inside = (targets >= 0) & (targets < scores.shape[1])
+    own = np.take_along_axis(scores, np.where(inside, targets, 0)[:, None].astype(np.intp), axis=1)
+    return np.asarray(inside & np.isfinite(scores).all(axis=1) & ((scores > own).sum(axis=1) < count))
