@@ -76,7 +76,7 @@ def test_the_batch_of_a_transposed_convolution_is_its_datas(tf, live, where):
 
 
 def test_a_batch_size_that_is_fed(tf, live):
-    """No shape follows from a number that is fed; each message says what to give next."""
+    """No shape follows from a number that is fed; once it is given, no other number of rows fits."""
 
     def build(size=4):
         x, batch = tf.placeholder(tf.float32, [None, 6], name="x"), tf.placeholder(tf.int32, [], name="batch_size")
@@ -88,9 +88,25 @@ def test_a_batch_size_that_is_fed(tf, live):
     with pytest.raises(GraphError, match="it is computed from batch_size, which --set batch_size=NUMBER gives a value"):
         saved.convert()
     given = {"set_values": {"batch_size": 4}}
-    with pytest.raises(GraphError, match=r"if batch_size is the number of rows, say so of the data as well: --shape x=4,6$"):
-        saved.convert(**given)
+    other_batches(saved, build, live, [1, 3], **given)
     other_batches(saved, build, live, [1, 3], shapes={"x": [4, 6]}, **given)
+
+
+@pytest.mark.parametrize("trained", [4, 6])
+def test_a_batch_size_that_only_reshapes_tell(tf, live, trained):
+    """A generator takes any number of codes, and its transposed convolutions a batch of one size."""
+
+    def build(size=trained):
+        z = tf.placeholder(tf.float32, [None, 5], name="z")
+        h = tf.nn.relu(tf.reshape(dense(tf, z, 24, "one"), [-1, 2, 2, 6]))
+        kernel = tf.get_variable("kernel", [3, 3, 4, 6])
+        h = tf.nn.conv2d_transpose(h, kernel, [size, 4, 4, 4], [1, 2, 2, 1])
+        y = tf.tanh(tf.reshape(h, [size, 4, 4, 4]), name="y")
+        return Net({z: rows(size, 5)}, [y])
+
+    saved = live(build)
+    other_batches(saved, build, live, [1, 3])
+    assert load(saved.prefix.with_name("out.npz")).inputs[0].shape == (None, 5)
 
 
 def test_sizes_that_are_fed_and_open_ones_are_told_with_what_fixes_them(tf, live):

@@ -28,6 +28,7 @@ _SMALL_SIZES = ((2, 2), (2, 8), (2, 24))  # batch and open size, of which the fi
 _LARGE_SIZES = ((17, 640),)
 _SLICES = frozenset({"Slice", "StridedSlice"})
 _WINDOWS = frozenset({"Conv2D", "Conv3D", "DepthwiseConv2dNative", "MaxPool", "MaxPoolV2", "MaxPool3D", "AvgPool", "AvgPool3D"})
+_TARGETS = {"Reshape": 1, "Conv2DBackpropInput": 0, "Conv3DBackpropInputV2": 0}  # the operand that says what shape the result has
 _SHAPES_ALONE = frozenset({"Shape", "ShapeN", "Size", "Rank"})
 _KEPT_BYTES = 1 << 16  # constants whose values shape rules may want are small
 
@@ -122,13 +123,36 @@ def follow(live: Live, inputs: Mapping[str, Ref], outputs: Sequence[Ref], order:
                 return _probe_twice(live, declared, order, (parts * PROBES[0], parts * PROBES[1]), None)
             except GraphError:
                 pass
-            raise GraphError(f"{error}{_open_batch(live, inputs, declared)}") from error
+            rows = _fitting_rows(live, declared, order)
+            if rows is None:
+                raise GraphError(f"{error}{_open_batch(live, inputs, declared)}") from error
+            fixed = {name: (rows, *declared[ref][1:]) for name, ref in inputs.items() if declared[ref][:1] == (None,)}
+            return follow(live, inputs, outputs, order, {**given, **fixed})
     shapes = _probe_twice(live, declared, order, (batch, batch), None)
     ends = [shapes.found[ref] for ref in outputs]
     if all(end[0].shape[:1] == (batch,) for end in ends):  # rows come out as they went in: it is a batch, and not an example's first dimension
         shapes.batch, shapes.mixed = batch, mixed
         shapes.input_shapes = {ref: (None, *shape[1:]) if shape[:1] == (batch,) else shape for ref, shape in shapes.input_shapes.items()}
     return shapes
+
+
+def _fitting_rows(live: Live, declared: Mapping[Ref, tuple[int | None, ...]], order: Sequence[str]) -> int | None:
+    """The number of rows that a network is built for behind an input of any: the only one that fits, of those that its reshapes or the user name."""
+    named = {int(value) for value in live.fixed.values() if value.dtype.kind in "iu" and value.shape == ()}
+    for name in order:
+        node = live.graph.nodes[name]
+        at = _TARGETS.get(node.op)
+        if at is not None and not live.is_dynamic(live.inputs(node)[at]) and (target := live.value(live.inputs(node)[at]).reshape(-1)).size:
+            named.add(int(target[0]))
+    fitting = []
+    for rows in sorted(n for n in named if n > 0):
+        fixed = {ref: (rows, *shape[1:]) if shape[:1] == (None,) else shape for ref, shape in declared.items()}
+        try:
+            _probe(live, fixed, order, rows, OPEN_SIZES[0], None)
+        except BnexportError:
+            continue
+        fitting.append(rows)
+    return fitting[0] if len(fitting) == 1 else None
 
 
 def _probe_twice(
@@ -262,11 +286,8 @@ def _open_batch(live: Live, inputs: Mapping[str, Ref], declared: Mapping[Ref, tu
 
     A number that the user gave may be that of the rows.
     """
-    given = {ref.node: value for ref, value in live.fixed.items() if live.graph.nodes[ref.node].op in ops.PLACEHOLDERS and value.dtype.kind in "iu"}
+    given = [ref.node for ref, value in live.fixed.items() if live.graph.nodes[ref.node].op in ops.PLACEHOLDERS and value.dtype.kind in "iu"]
     opened = {name: declared[ref] for name, ref in inputs.items() if declared[ref] and declared[ref][0] is None}
-    if len(given) == 1 and opened:
-        ((node, value),) = given.items()
-        return f"; if {node} is the number of rows, say so of the data as well: {_shape_options(opened, str(value))}"
     if given and opened:
         return f"; if the number of rows is among {' and '.join(given)}, say it of the data as well: {_shape_options(opened, 'ROWS')}"
     opened = {name: declared[ref] for name, ref in inputs.items() if None in declared[ref][1:]}
@@ -418,4 +439,5 @@ def declared_shape(live: Live, ref: Ref, name: str | None = None) -> tuple[int |
     if shape is not None and node.attrs.get("_output_shapes") is None and not shape:
         return ()
     name = name or str(ref)
-    raise GraphError(f"{live.graph.source}: the graph does not say what shape the input {name!r} has; give it with --shape {name}=?,SIZE,…")
+    number = f"; if it is one number, such as a size, its value with --set {name}=NUMBER" if np.dtype(input_dtype(live, ref)).kind in "iu" else ""
+    raise GraphError(f"{live.graph.source}: the graph does not say what shape the input {name!r} has; give it with --shape {name}=?,SIZE,…{number}")
