@@ -206,6 +206,33 @@ def test_what_lies_beside_several_networks_is_listed_with_them(tf, live):
     assert offers == ["  --output critic/add  (from x, action)", "  --output other/add  (from x)", "  --output Mul  (from x, which nothing takes)"]
 
 
+@pytest.mark.parametrize("codes", ["drawn", "fed"])
+def test_a_generator_that_samples_is_a_network_of_its_own(tf, live, codes):
+    """Nothing takes its samples, and the generator that is trained has all its variables and the critic's besides."""
+
+    def generator(z, training, reuse=None):
+        with tf.variable_scope("generator", reuse=reuse):
+            return tf.tanh(dense(tf, tf.nn.relu(tf.layers.batch_normalization(hidden(tf, z), training=training)), 4, "out"))
+
+    def critic(image, reuse=None):
+        with tf.variable_scope("critic", reuse=reuse):
+            return dense(tf, hidden(tf, image), 1, "score")
+
+    def build():
+        x, noise = tf.placeholder(tf.float32, [None, 4], name="x"), tf.placeholder(tf.float32, [None, 6], name="noise")
+        made = generator(tf.random_normal([5, 6]) if codes == "drawn" else noise, True)
+        real, false = critic(x), critic(made, True)
+        sample = generator(noise, False, True)
+        for loss, scope in ((tf.reduce_mean(false) - tf.reduce_mean(real), "critic"), (-tf.reduce_mean(false), "generator")):
+            tf.train.AdamOptimizer().minimize(loss, var_list=tf.trainable_variables(scope))
+        return Net({noise: X}, [sample])
+
+    saved = live(build)
+    with pytest.raises(AmbiguousNetwork, match=r"--output generator_1/Tanh  \(from noise\)"):
+        saved.convert()
+    saved.matches(outputs=["generator_1/Tanh"])
+
+
 def test_networks_that_share_nothing_are_listed(tf, live):
     def build():
         x = tf.placeholder(tf.float32, [None, 6], name="x")

@@ -1,6 +1,6 @@
 """What a network's inputs and outputs are, found from a graph that also holds its training, or named by the user."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from bnexport.errors import AmbiguousNetwork, GraphError, UsageError
@@ -242,18 +242,20 @@ class _Networks:
     def _whole(self, networks: list[list[Ref]]) -> list[list[Ref]]:
         """The networks without what was only computed on the way to another and left lying: a recurrent layer's outputs where its state is used.
 
-        Nothing takes such an end, nobody gave it a name, and another network has all its variables, and more.
+        Nothing takes such an end, nobody gave it a name, and another network has all its variables, and more. A generator that samples from
+        an input of its own, or in inference mode where the other network trains, is no such end.
         """
         live = self.live
-        variables = [
-            {n for n in topological(live.graph, [r.node for r in refs], live.inputs) if live.graph.nodes[n].op in ops.VARIABLES} for refs in networks
-        ]
+        names = [topological(live.graph, [r.node for r in refs], live.inputs) for refs in networks]
+        variables = [{n for n in part if live.graph.nodes[n].op in ops.VARIABLES} for part in names]
+        sources = [set(sources_of(live, refs)) for refs in networks]
         kept = []
-        for refs, mine in zip(networks, variables, strict=True):
+        for i, refs in enumerate(networks):
             left = not any(self.flow.followers(r.node) for r in refs) and all(
                 _is_automatic(live.graph.nodes[_authors_name(live, r).node]) for r in refs
             )
-            if left and any(mine < others for others in variables):
+            larger = [j for j, others in enumerate(variables) if variables[i] < others and sources[i] <= sources[j]] if left else []
+            if larger and (self._trains(names[i]) or not all(self._trains(names[j]) for j in larger)):
                 self.ends.stepped_back += refs
                 self.lying += refs
             else:
@@ -285,15 +287,20 @@ class _Networks:
             memo[Ref(name)] = hash((node.op, own, *(hash((memo[Ref(r.node)], r.output)) for r in self.live.inputs(node))))
         return hash((memo[Ref(end.node)], end.output))
 
+    def _trains(self, names: Sequence[str]) -> bool:
+        """Whether nodes normalise with statistics of the batch, or would, had moving ones not been put in their place."""
+        nodes = [self.live.graph.nodes[name] for name in names]
+        return any(ops.in_training_mode(n) or (n.op == "Mean" and self.flow.reduces_batch(n)) for n in nodes) or bool(
+            self.live.used_replacements(names)
+        )
+
     def _without_training_towers(self, networks: list[list[Ref]]) -> list[list[Ref]]:
         live = self.live
         facts = []
         for refs in networks:
             names = topological(live.graph, [r.node for r in refs], live.inputs)
-            nodes = [live.graph.nodes[n] for n in names]
-            variables = frozenset(n.name for n in nodes if n.op in ops.VARIABLES)
-            training = any(ops.is_random(n.op) or ops.in_training_mode(n) or (n.op == "Mean" and self.flow.reduces_batch(n)) for n in nodes)
-            facts.append((variables, training or bool(live.used_replacements(names))))
+            training = any(ops.is_random(live.graph.nodes[n].op) for n in names) or self._trains(names)
+            facts.append((frozenset(n for n in names if live.graph.nodes[n].op in ops.VARIABLES), training))
         kept = []
         for i, refs in enumerate(networks):
             variables, training = facts[i]
