@@ -429,7 +429,8 @@ def test_the_user_chooses(tf, live, choice):
 
     saved = live(lambda: build(True))
     (expected,) = live.outputs(lambda: build(choice == "batch"), saved.variables)
-    saved.matches(expected={"y": expected}, statistics=choice)
+    program = saved.matches(expected={"y": expected}, statistics=choice)
+    assert any("--statistics moving takes instead" in w for w in program.conversion["warnings"]) == (choice == "batch")
 
 
 def test_an_average_of_the_loss_is_no_statistic_of_a_layer(tf, live):

@@ -22,7 +22,7 @@ from bnexport.graph.partitions import join_partitions
 from bnexport.graph.preprocessing import write_out_preprocessing
 from bnexport.graph.provenance import by_key, untouched_statistics
 from bnexport.graph.shapes import Shapes, follow
-from bnexport.graph.statistics import Replacement, batch_statistics, refuse_mixtures, use_moving_statistics
+from bnexport.graph.statistics import Replacement, averages_kept, batch_statistics, refuse_mixtures, use_moving_statistics
 from bnexport.graph.variables import Variables
 from bnexport.graph.writes import written_before_read, written_in_passing
 from bnexport.options import Options
@@ -148,7 +148,10 @@ def record(inference: Inference, options: Options) -> dict[str, Any]:
     batch_nodes = batch_statistics(live, [r.node for r in inference.outputs.values()])
     if batch_nodes:
         entries["uses_batch"] = batch_nodes
-        entries["warnings"].append(f"scores depend on the batch: {', '.join(batch_nodes[:4])} take statistics over it, in TensorFlow as here")
+        averages = averages_kept(live, batch_nodes)
+        instead = f"; the graph keeps averages of them ({averages[0]}), which --statistics moving takes instead" if averages else ""
+        said_of = ", ".join(batch_nodes[:4])
+        entries["warnings"].append(f"scores depend on the batch: {said_of} take statistics over it, in TensorFlow as here{instead}")
     entries["warnings"] += _write_warnings(inference, {m.variable for m in inference.moving if m.statistic in used})
     keys = {live.variables.saved(graph.nodes[name]).key for name in inference.order if graph.nodes[name].op in ops.VARIABLES}
     available = sorted(key for key, average in inference.averages.items() if key in keys or average in keys)

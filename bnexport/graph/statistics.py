@@ -12,6 +12,7 @@ is tried with numbers: sums that are kept over an epoch are linear in it too. Wh
 ladder networks and the first DCGAN, it takes E.
 """
 
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -68,6 +69,11 @@ def use_moving_statistics(live: Live, choice: str = "auto") -> list[Replacement]
             live.replace(Ref(update.node), Ref(update.variable))
             replacements.append(Replacement(Ref(update.node), update.variable))
     return replacements + _kept_ranges(live)
+
+
+def averages_kept(live: Live, nodes: Collection[str]) -> list[str]:
+    """The variables that hold moving averages of the batch statistics that these nodes compute, where the batch's own were left in their place."""
+    return [variable for statistic, variable in _averages(live, _updates(live)).items() if statistic.node in nodes]
 
 
 def _kept_ranges(live: Live) -> list[Replacement]:
