@@ -8,6 +8,7 @@
     ├── GraphError              the graph has no exact translation, or leaves a choice
     │   ├── UnsupportedOps
     │   ├── AmbiguousNetwork
+    │   ├── DependsOnData
     │   └── ContradictoryGraph
     ├── ScopeError              the variable names alone do not say what the network is
     ├── BadStatistics           a moving mean or variance that no batch norm can have
@@ -52,6 +53,10 @@ class UnsupportedOps(GraphError):
 
 class AmbiguousNetwork(GraphError):
     """The graph leaves more than one reading; the message lists the candidates to choose from."""
+
+
+class DependsOnData(GraphError):
+    """A shape that cannot be known before the network is computed, whatever the sizes of its inputs are."""
 
 
 class ContradictoryGraph(GraphError):

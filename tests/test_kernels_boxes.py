@@ -3,7 +3,7 @@ import pytest
 from kernel_oracle import check, check_values, compares
 from live_graph import Net, rows
 
-from bnexport.errors import BnexportError, GraphError
+from bnexport.errors import DependsOnData
 from bnexport.kernels import OPS, Abstract
 
 
@@ -64,14 +64,14 @@ def test_boxes_of_several_classes(shared, attrs, per_class, total):
 @pytest.mark.parametrize("name", ["NonMaxSuppression", "NonMaxSuppressionV3", "NonMaxSuppressionV4", "NonMaxSuppressionV5"])
 def test_a_number_that_depends_on_the_data_is_refused(name):
     operands = [Abstract((5, 4), np.dtype("float32")), Abstract((5,), np.dtype("float32"))]
-    with pytest.raises(GraphError, match="with --output"):
+    with pytest.raises(DependsOnData, match="with --output"):
         OPS[name].infer({}, operands)
 
 
 @pytest.mark.tensorflow
 def test_a_detector_that_ends_in_boxes_names_what_to_convert_instead(tf, live):
     def build(count):
-        x = tf.placeholder(tf.float32, [1, 8, 8, 3], name="x")
+        x = tf.placeholder(tf.float32, [1, None, None, 3], name="x")
         kernel = tf.get_variable("kernel", [3, 3, 3, 5])
         head = tf.reshape(tf.nn.conv2d(x, kernel, [1, 1, 1, 1], "SAME"), [-1, 5])
         corners, objectness = tf.identity(head[:, :4], name="corners"), tf.sigmoid(head[:, 4], name="objectness")
@@ -80,6 +80,6 @@ def test_a_detector_that_ends_in_boxes_names_what_to_convert_instead(tf, live):
         return Net({x: rows(1, 8, 8, 3)}, [corners, objectness])
 
     saved = live(lambda: build(10))
-    with pytest.raises(BnexportError, match=r"non-maximum suppression keeps depends on the data.*--output"):
+    with pytest.raises(DependsOnData, match=r"non-maximum suppression keeps depends on the data.*with --output$"):
         saved.convert(outputs=["found"])
     saved.matches(outputs=["corners", "objectness"])

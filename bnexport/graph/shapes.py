@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from bnexport.errors import AmbiguousNetwork, BnexportError, GraphError, UnsupportedOps, UsageError
+from bnexport.errors import AmbiguousNetwork, BnexportError, DependsOnData, GraphError, UnsupportedOps, UsageError
 from bnexport.graph import ops
 from bnexport.graph.features import dense_feature
 from bnexport.graph.graphdef import Node, Ref, topological
@@ -108,7 +108,7 @@ def follow(live: Live, inputs: Mapping[str, Ref], outputs: Sequence[Ref], order:
         if batch is None or not _mixes_rows(live, [_probe(live, declared, order, size, OPEN_SIZES[0], batch) for size in PROBES], order):
             return shapes
         mixed = True
-    except AmbiguousNetwork:
+    except (AmbiguousNetwork, DependsOnData):
         raise
     except GraphError as error:
         if any(size is None for shape in declared.values() for size in shape[1:]):
@@ -267,7 +267,8 @@ def _probe(
         except BnexportError as cause:
             if "_choice" in node.attrs:  # branches of different shapes, of which no Select can choose
                 raise AmbiguousNetwork(live.undecided(node)) from cause
-            raise GraphError(f"{live.graph.source}: at the node {name!r} ({node.op}): {cause}{_fed_sizes(live, declared, found, node)}") from cause
+            kind = DependsOnData if isinstance(cause, DependsOnData) else GraphError
+            raise kind(f"{live.graph.source}: at the node {name!r} ({node.op}): {cause}{_fed_sizes(live, declared, found, node)}") from cause
         for i, result in enumerate(results):
             found[Ref(name, i)] = result
     return found

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from bnexport.errors import GraphError
+from bnexport.errors import DependsOnData
 from bnexport.kernels.rules import integers, known
 from bnexport.kernels.table import Abstract, Attrs, NDArray, op, shapes_differ
 
@@ -55,7 +55,7 @@ def _kept(boxes: NDArray, scores: NDArray, count: int, overlap: Any, least: Any,
 
 
 def _as_many_as_stay(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
-    raise GraphError(
+    raise DependsOnData(
         "the number of boxes that non-maximum suppression keeps depends on the data, so its shape cannot be known before it is computed; "
         "name the boxes and scores that it takes with --output"
     )

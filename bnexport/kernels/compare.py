@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from bnexport.errors import GraphError
+from bnexport.errors import DependsOnData
 from bnexport.kernels.rules import broadcast, predicate
 from bnexport.kernels.table import Abstract, Attrs, Compute, NDArray, op, shapes_differ
 
@@ -105,7 +105,7 @@ def select_v2(attrs: Attrs, condition: NDArray, x: NDArray, y: NDArray) -> NDArr
 
 
 def _as_many_as_hold(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
-    raise GraphError("the number of elements that Where finds depends on the data, so its shape cannot be known before it is computed")
+    raise DependsOnData("the number of elements that Where finds depends on the data, so its shape cannot be known before it is computed")
 
 
 @op("Where", infer=_as_many_as_hold)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bnexport.errors import GraphError
+from bnexport.errors import DependsOnData, GraphError
 from bnexport.kernels.table import Abstract, Attrs, Compute, Infer, NDArray, Shape, op, shapes_differ
 
 
@@ -38,10 +38,10 @@ def known(operand: Abstract, what: str) -> NDArray:
     """The value of an operand that a shape depends on.
 
     Raises:
-        GraphError: it is only known once the network is computed.
+        DependsOnData: it is only known once the network is computed.
     """
     if operand.value is None:
-        raise GraphError(f"the {what} depends on the data, so the shape of the result cannot be known before it is computed")
+        raise DependsOnData(f"the {what} depends on the data, so the shape of the result cannot be known before it is computed")
     return operand.value
 
 
