@@ -73,7 +73,8 @@ def use_moving_statistics(live: Live, choice: str = "auto") -> list[Replacement]
 
 def averages_kept(live: Live, nodes: Collection[str]) -> list[str]:
     """The variables that hold moving averages of the batch statistics that these nodes compute, where the batch's own were left in their place."""
-    return [variable for statistic, variable in _averages(live, _updates(live)).items() if statistic.node in nodes]
+    kept = _averages(live, _updates(live)).items()
+    return [variable for statistic, variable in kept if not set(nodes).isdisjoint(topological(live.graph, [statistic.node], live.inputs))]
 
 
 def _kept_ranges(live: Live) -> list[Replacement]:
