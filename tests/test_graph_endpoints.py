@@ -206,6 +206,35 @@ def test_what_lies_beside_several_networks_is_listed_with_them(tf, live):
     assert offers == ["  --output critic/add  (from x, action)", "  --output other/add  (from x)", "  --output Mul  (from x, which nothing takes)"]
 
 
+def test_probabilities_that_a_loss_picks_from_by_labels(tf, live):
+    """MTCNN flattens them, and takes of each row the one that its label names."""
+
+    def build():
+        x, label = tf.placeholder(tf.float32, [5, 6], name="x"), tf.placeholder(tf.float32, [5], name="label")
+        probabilities = tf.nn.softmax(dense(tf, hidden(tf, x), 2, "out"), name="probabilities")
+        flat = tf.reshape(probabilities, [tf.size(probabilities), -1])
+        picked = tf.squeeze(tf.gather(flat, 2 * tf.range(5) + tf.to_int32(label)))
+        tf.train.AdamOptimizer().minimize(tf.reduce_mean(tf.nn.top_k(-tf.log(picked + 1e-10), 4)[0]))
+        return Net({x: X}, [probabilities])
+
+    live(build).matches()
+
+
+def test_what_a_loss_is_made_of_in_a_loop_is_no_output(tf, live):
+    """Of the distances between the rows of a batch, the least to those of other labels: one row after another."""
+
+    def build():
+        x, label = tf.placeholder(tf.float32, [5, 6], name="x"), tf.placeholder(tf.int32, [5], name="label")
+        code = dense(tf, hidden(tf, x), 3, "code")
+        distances = tf.sqrt(tf.reduce_sum(tf.square(code[:, None] - code[None]), -1) + 1e-12, name="distances")
+        others = tf.not_equal(label[:, None], label[None])
+        nearest = tf.map_fn(lambda row: tf.reduce_min(tf.boolean_mask(row[0], row[1])), (distances, others), tf.float32)
+        tf.train.AdamOptimizer().minimize(tf.reduce_mean(tf.nn.softplus(-nearest)))
+        return Net({x: X}, [distances])
+
+    live(build).matches()
+
+
 @pytest.mark.parametrize("codes", ["drawn", "fed"])
 def test_a_generator_that_samples_is_a_network_of_its_own(tf, live, codes):
     """Nothing takes its samples, and the generator that is trained has all its variables and the critic's besides."""

@@ -30,6 +30,7 @@ _COMBINATIONS = frozenset(
 """How a term enters its loss."""
 _NEARBY = 24  # nodes looked at behind a term
 _PARTS = frozenset({"Split", "SplitV", "Unpack"})
+_PICKS = frozenset({"Gather", "GatherV2", "GatherNd"})
 _SLICES = frozenset({"StridedSlice", "Slice"})
 _VIEWS = _RESHAPES | _SLICES
 _INDEX_ARITHMETIC = _VIEWS | {"Cast", "FloorDiv", "FloorMod", "Mod", "TruncateDiv", "TruncateMod", "Pack"}
@@ -206,12 +207,18 @@ class Ends:
             return True
         if node.op in ops.SELECTS and self._chooses_by_sign(node):
             return True
-        if node.op in _RESHAPES - {"Squeeze"} and outside and all("CrossEntropy" in u.op for u in outside):
+        if node.op in _RESHAPES - {"Squeeze"} and outside and all("CrossEntropy" in u.op or self._picks_from(u, name) for u in outside):
             return True
+        if name in self.live.graph.in_steps and all(u.name in self.live.graph.in_steps for u in users):
+            return True  # in each step of a loop a loss is made of it, and TensorFlow can be asked for nothing there
         if all(u.name in self.flow.lossy or u in stepped for u in users) and self._compares(name, inside):
             self._terms.add(name)
             return True
         return False
+
+    def _picks_from(self, user: Node, name: str) -> bool:
+        """Whether a node picks elements of an end by their indices, as a loss does those of the labels."""
+        return user.op in _PICKS and self.live.inputs(user)[0].node == name
 
     def _is_margin_loss(self, node: Node, users: list[Node]) -> bool:
         """Whether a node belongs to max(a - b + margin, 0), of which a loss without labels is the mean, as over triplets."""

@@ -379,6 +379,7 @@ class _Loop:
             attrs = {**node.attrs, "frame_name": f"{node.attrs['frame_name']}/{kind}"} if node.op in _ENTERS else node.attrs
             held = [step.copies[c] for c in self._held(node) if c in step.copies]
             self.nodes[copy] = Node(copy, node.op, [self._now(r, step) for r in node.inputs], held, attrs)
+        self.live.graph.in_steps.update(step.copies.values())
 
     def _now(self, ref: Ref, step: _Step) -> Ref:
         """What a reference of the loop is in a step."""

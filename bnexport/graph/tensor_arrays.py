@@ -194,6 +194,7 @@ class _Arrays:
         name = f"{node.name}/parts"
         if name not in self.live.graph.nodes:
             self.live.graph.nodes[name] = Node(name, "Unpack", [value], [], {"T": self._dtype(node), "num": shape, "axis": 0})
+            self.live.graph.in_steps.add(name)
         return Ref(name, int(np.flatnonzero(indices == number)[-1]))
 
     def _size(self, reader: Node, flow: Ref) -> int | None:
