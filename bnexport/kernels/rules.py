@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bnexport.errors import DependsOnData, GraphError
+from bnexport.errors import DependsOnData, GraphError, InputError
 from bnexport.kernels.table import Abstract, Attrs, Compute, Infer, NDArray, Shape, op, shapes_differ
 
 
@@ -118,7 +118,7 @@ def by_running(compute: Compute, data: Sequence[int] = (0,)) -> Infer:
         arrays = [np.broadcast_to(np.empty((), o.dtype), o.shape) if i in data else known(o, f"operand {i + 1}") for i, o in enumerate(operands)]
         try:
             result = compute(attrs, *arrays)
-        except (ValueError, IndexError) as cause:
+        except (ValueError, IndexError, InputError) as cause:
             raise shapes_differ(str(cause), *(o.shape for o in operands)) from cause
         return [Abstract(r.shape, r.dtype) for r in (result if isinstance(result, tuple) else (result,))]
 

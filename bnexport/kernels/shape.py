@@ -231,8 +231,15 @@ def unpack(attrs: Attrs, x: NDArray) -> tuple[NDArray, ...]:
 
 @view_op("Split", data=(1,))
 def split(attrs: Attrs, axis: NDArray, x: NDArray) -> tuple[NDArray, ...]:
-    """`num_split` parts of one size along an axis."""
-    return tuple(np.split(x, attrs["num_split"], axis=axis_of(integers(axis)[0], x.ndim)))
+    """`num_split` parts of one size along an axis.
+
+    Raises:
+        InputError: it has no such parts, as a batch that is shared out to several devices may have none.
+    """
+    at, parts = axis_of(integers(axis)[0], x.ndim), attrs["num_split"]
+    if x.shape[at] % parts:
+        raise InputError(f"{x.shape[at]} cannot be divided into {parts} equal parts, and TensorFlow refuses it too; give a multiple of {parts}")
+    return tuple(np.split(x, parts, axis=at))
 
 
 @view_op("SplitV")
