@@ -115,6 +115,14 @@ def test_integer_binary(name, both, seed, dtype):
     check(name, {}, x, y)
 
 
+@compares("LeftShift", "RightShift")
+def test_shifts():
+    x = np.array([-9, -1, 0, 1, 77], np.int32)
+    for name in ("LeftShift", "RightShift"):
+        check(name, {}, x, np.array([1, 3, 5, 0, 2], np.int32))
+        check(name, {}, x, np.int32(2))
+
+
 @compares("BitwiseAnd", "BitwiseOr", "BitwiseXor")
 def test_bitwise():
     for name in ("BitwiseAnd", "BitwiseOr", "BitwiseXor"):

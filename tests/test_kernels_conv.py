@@ -118,6 +118,20 @@ def test_transposed_conv2d(shape, size, filters, padding, frame, stride, dtype):
     check("Conv2DBackpropInput", to_nchw(attrs), turned, kernel, y.transpose(0, 3, 1, 2), unknown=(1, 2), expected=expected)
 
 
+@compares("DepthwiseConv2dNativeBackpropInput")
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("multiplier", [1, 3])
+def test_transposed_depthwise_conv2d(padding, stride, multiplier):
+    name, attrs = "DepthwiseConv2dNativeBackpropInput", attributes(padding, None, (stride, stride))
+    shape, kernel = (2, 7, 6, 4), normal(2, (3, 2, 4, multiplier))
+    (forward,) = from_tensorflow("DepthwiseConv2dNative", attrs, [np.zeros(shape, np.float32), kernel])
+    y = normal(3, forward.shape)
+    (result,) = check(name, attrs, np.array(shape, np.int32), kernel, y, unknown=(1, 2))
+    turned = [np.array([2, 4, 7, 6], np.int32), kernel, y.transpose(0, 3, 1, 2)]
+    check(name, to_nchw(attrs), *turned, unknown=(1, 2), expected=[result.transpose(0, 3, 1, 2)])
+
+
 @compares("Conv3D")
 @given(st.tuples(*[st.integers(1, 3)] * 3), st.tuples(*[st.integers(1, 2)] * 3), st.sampled_from(["SAME", "VALID"]))
 @bounded(20)

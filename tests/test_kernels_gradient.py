@@ -11,7 +11,7 @@ from bnexport.errors import GraphError
 from bnexport.kernels import OPS, evaluate
 
 OF_RESULT = ["InvGrad", "ReciprocalGrad", "RsqrtGrad", "SigmoidGrad", "SqrtGrad", "TanhGrad"]
-OF_OPERAND = ["EluGrad", "LeakyReluGrad", "Relu6Grad", "ReluGrad", "SoftplusGrad", "SoftsignGrad"]
+OF_OPERAND = ["EluGrad", "LeakyReluGrad", "Relu6Grad", "ReluGrad", "SeluGrad", "SoftplusGrad", "SoftsignGrad"]
 POINTS = np.concatenate([[0.0, -0.0, 6.0, 1.0, -1.0, 90.0, -90.0], np.random.default_rng(1).normal(0, 3, 33)])
 SLOPES = np.random.default_rng(2).normal(size=POINTS.shape)
 
@@ -75,6 +75,12 @@ def test_gradients_of_resizing(attrs, to):
     dy = images(2, *to, 3)
     check("ResizeBilinearGrad", attrs, dy, images(2, 4, 5, 3), unknown=(0, 1), tolerance=1e-5)
     check("ResizeNearestNeighborGrad", attrs, dy, np.array([4, 5], np.int32))
+
+
+@compares("MirrorPadGrad")
+@pytest.mark.parametrize("mode", ["REFLECT", "SYMMETRIC"])
+def test_the_gradient_of_mirrored_edges(mode):
+    check("MirrorPadGrad", {"mode": mode}, images(2, 7, 8, 3), np.array([[0, 0], [2, 1], [0, 3], [0, 0]], np.int32))
 
 
 @compares("FusedBatchNormGrad", "FusedBatchNormGradV2", "FusedBatchNormGradV3")

@@ -34,6 +34,16 @@ def test_resizing_of_bytes():
         check(name, {}, x, np.array([7, 9], np.int32), tolerance=1e-5)
 
 
+@compares("ScaleAndTranslate")
+@pytest.mark.parametrize("antialias", [False, True])
+@pytest.mark.parametrize("kernel", ["lanczos1", "lanczos3", "lanczos5", "gaussian", "box", "triangle", "keyscubic", "mitchellcubic"])
+def test_scaling_and_translating(kernel, antialias):
+    for scale, shift, size in (([1.7, 2.3], [0.4, -1.2], [9, 14]), ([0.4, 0.61], [0.0, 0.0], [3, 4]), ([1.0, 0.5], [2.0, -0.3], [8, 5])):
+        attrs = {"kernel_type": kernel, "antialias": antialias}
+        operands = (np.array(size, np.int32), np.array(scale, np.float32), np.array(shift, np.float32))
+        check("ScaleAndTranslate", attrs, normal(1, (2, 6, 7, 2)), *operands, tolerance=2e-5)
+
+
 @compares("CropAndResize")
 @pytest.mark.parametrize("method", ["bilinear", "nearest"])
 @pytest.mark.parametrize("size", [(3, 4), (1, 1), (5, 1)])

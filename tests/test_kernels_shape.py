@@ -28,7 +28,7 @@ def known_as(*values, dtype="int32"):
     return Abstract(value.shape, value.dtype, value)
 
 
-PASS_THROUGH = ["CheckNumerics", "Identity", "PreventGradient", "Snapshot", "StopGradient"]
+PASS_THROUGH = ["CheckNumerics", "GuaranteeConst", "Identity", "PreventGradient", "Snapshot", "StopGradient"]
 
 
 @compares(*PASS_THROUGH)

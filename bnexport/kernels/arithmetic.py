@@ -59,10 +59,12 @@ _BINARY = {
     "BitwiseAnd": np.bitwise_and,
     "BitwiseOr": np.bitwise_or,
     "BitwiseXor": np.bitwise_xor,
+    "LeftShift": np.left_shift,
     "Maximum": np.maximum,
     "Minimum": np.minimum,
     "Mul": np.multiply,
     "RealDiv": np.true_divide,
+    "RightShift": np.right_shift,
     "Sub": np.subtract,
 }
 for _name in _UNARY:

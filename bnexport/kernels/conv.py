@@ -267,6 +267,29 @@ def conv2d_backprop_input(attrs: Attrs, sizes: NDArray, kernel: NDArray, y: NDAr
     return _finished(spread(back, weights, shape, *_slides(attrs, shape, kernel.shape[:2])), attrs, y.dtype)
 
 
+def _one_channel_each(kernel: NDArray) -> NDArray:
+    """The kernel of the convolution that does what a depthwise one does: a channel's taps for its own results, and zeros for all others."""
+    rows, columns, channels, times = kernel.shape
+    whole = np.zeros((rows, columns, channels, channels, times), kernel.dtype)
+    at = np.arange(channels)
+    whole[:, :, at, at] = kernel
+    return whole.reshape(rows, columns, channels, channels * times)
+
+
+def _spread_by_channel(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
+    sizes, kernel, y = operands
+    same_rank(4, kernel, y)
+    rows, columns, channels, times = kernel.shape
+    return _spread_shape(attrs, [sizes, Abstract((rows, columns, channels, channels * times), kernel.dtype), y])
+
+
+@op("DepthwiseConv2dNativeBackpropInput", infer=_spread_by_channel)
+def depthwise_conv2d_backprop_input(attrs: Attrs, sizes: NDArray, kernel: NDArray, y: NDArray) -> NDArray:
+    """Transposed depthwise convolution, and the gradient of a depthwise one."""
+    spread_out: NDArray = conv2d_backprop_input(attrs, sizes, _one_channel_each(kernel), y)
+    return spread_out
+
+
 def _volume_shape(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
     sizes, kernel, y = operands
     same_rank(5, kernel, y)

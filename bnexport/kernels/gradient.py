@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from bnexport.kernels.activation import SELU_ALPHA, SELU_SCALE
 from bnexport.kernels.index import strided_slice
 from bnexport.kernels.rules import elementwise, integers, known
 from bnexport.kernels.table import Abstract, Attrs, Compute, NDArray, op, shapes_differ
@@ -56,6 +57,13 @@ def leaky_relu_grad(attrs: Attrs, dy: NDArray, x: NDArray) -> NDArray:
 def elu_grad(attrs: Attrs, dy: NDArray, y: NDArray) -> NDArray:
     """dy · (y + 1) where y < 0, else dy."""
     return np.where(y < 0, dy * (y + 1), dy)
+
+
+@op("SeluGrad", infer=elementwise)
+def selu_grad(attrs: Attrs, dy: NDArray, y: NDArray) -> NDArray:
+    """dy times the slope of Selu, by its result y."""
+    scale, alpha = y.dtype.type(SELU_SCALE), y.dtype.type(SELU_SCALE * SELU_ALPHA)
+    return np.asarray(np.where(y < 0, dy * (y + alpha), dy * scale))
 
 
 @op("SoftplusGrad", infer=elementwise)

@@ -1,6 +1,6 @@
 """Resizing and cropping of NHWC images, by the sampling positions of TensorFlow's CPU kernels (computed in float32, as there)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ BICUBIC_TABLE = 1024
 
 def _resized(to_float: bool) -> Infer:
     def infer(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
-        x, size = operands
+        x, size = operands[:2]
         same_rank(4, x)
         height, width = integers(known(size, "size of an image"))
         if height <= 0 or width <= 0 or 0 in x.shape[1:3]:
@@ -200,3 +200,56 @@ def crop_and_resize(attrs: Attrs, x: NDArray, boxes: NDArray, of: NDArray, size:
             values = _between(across, 0, np.floor(ys).astype(np.intp), np.ceil(ys).astype(np.intp), ys - np.floor(ys))
         crop[np.ix_(ys_inside, xs_inside)] = values
     return out
+
+
+def _lanczos(radius: float) -> Callable[[NDArray], NDArray]:
+    return lambda x: np.asarray(np.where(x > radius, 0, np.sinc(x) * np.sinc(x / radius)))
+
+
+def _keys(x: NDArray) -> NDArray:
+    near, far = (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return np.asarray(np.where(x >= 2, 0, np.where(x >= 1, far, near)))
+
+
+def _mitchell(x: NDArray) -> NDArray:
+    near, far = (7 / 6 * x - 2) * x * x + 8 / 9, ((-7 / 18 * x + 2) * x - 10 / 3) * x + 16 / 9
+    return np.asarray(np.where(x >= 2, 0, np.where(x >= 1, far, near)))
+
+
+_KERNELS: dict[str, tuple[float, Callable[[NDArray], NDArray]]] = {
+    "lanczos1": (1.0, _lanczos(1)),
+    "lanczos3": (3.0, _lanczos(3)),
+    "lanczos5": (5.0, _lanczos(5)),
+    "gaussian": (1.5, lambda x: np.where(x >= 1.5, 0, np.exp(-2 * x * x))),
+    "box": (1.0, lambda x: np.where(x < 0.5, 1.0, np.where(x == 0.5, 0.5, 0.0))),
+    "triangle": (1.0, lambda x: np.maximum(1 - x, 0)),
+    "keyscubic": (2.0, _keys),
+    "mitchellcubic": (2.0, _mitchell),
+}
+"""The radius of each kernel to resample with, and its value at distances from its centre (sampling_kernels.h)."""
+
+
+def _resampling(attrs: Attrs, size: int, to: int, scale: Any, shift: Any) -> NDArray:
+    """How much of each input pixel along a dimension each output pixel has: (to, size)."""
+    radius, kernel = _KERNELS[attrs.get("kernel_type", "lanczos3")]
+    step = np.float32(1) / scale
+    wide = max(step, np.float32(1)) if attrs.get("antialias", True) else np.float32(1)
+    at = (np.arange(to, dtype=np.float32) + np.float32(0.5)) * step - step * shift
+    low = np.clip(np.ceil(at - radius * wide - 0.5), 0, size - 1)
+    high = np.clip(np.floor(at + radius * wide - 0.5), 0, size - 1)
+    pixel = np.arange(size, dtype=np.float32)
+    weights = kernel(np.abs(pixel + np.float32(0.5) - at[:, None]) / wide)
+    seen = (pixel >= low[:, None]) & (pixel <= high[:, None]) & (at >= 0)[:, None] & (at <= size)[:, None]
+    weights = np.where(seen, weights, 0)
+    total = weights.sum(axis=1, keepdims=True)
+    return np.where(total == 0, weights, weights / np.where(total == 0, 1, total)).astype(np.float32)
+
+
+@op("ScaleAndTranslate", infer=_resized(to_float=True))
+def scale_and_translate(attrs: Attrs, x: NDArray, size: NDArray, scale: NDArray, shift: NDArray) -> NDArray:
+    """x scaled and moved, resampled by `kernel_type`, which is as wide as a pixel of the result with `antialias`; zero beyond the edge."""
+    result: NDArray = x.astype(np.float32, copy=False)
+    for axis, to in enumerate(integers(size), start=1):
+        weights = _resampling(attrs, x.shape[axis], to, scale[axis - 1], shift[axis - 1])
+        result = np.moveaxis(np.tensordot(weights, result, (1, axis)), 0, axis)
+    return np.ascontiguousarray(result)

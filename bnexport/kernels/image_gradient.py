@@ -124,3 +124,22 @@ def resize_nearest_neighbor_grad(attrs: Attrs, dy: NDArray, size: NDArray) -> ND
         shares[np.arange(dy.shape[axis]), nearest_positions(attrs, original, dy.shape[axis])] = 1
         result = _spread_out(result, shares, axis)
     return np.ascontiguousarray(result)
+
+
+def _unpadded(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
+    dy, paddings = operands
+    sides = known(paddings, "padding").reshape(-1, 2).sum(axis=1)
+    if len(sides) != len(dy.shape):
+        raise shapes_differ("the gradient of padding", dy.shape, paddings.shape)
+    return [Abstract(tuple(int(n - side) for n, side in zip(dy.shape, sides, strict=True)), dy.dtype)]
+
+
+@op("MirrorPadGrad", infer=_unpadded)
+def mirror_pad_grad(attrs: Attrs, dy: NDArray, paddings: NDArray) -> NDArray:
+    """dy with its frame folded back onto what was mirrored."""
+    result: Any = dy
+    for axis, (before, after) in enumerate(paddings):
+        size = dy.shape[axis] - int(before) - int(after)
+        origin = np.pad(np.arange(size), (int(before), int(after)), mode="symmetric" if attrs["mode"] == "SYMMETRIC" else "reflect")
+        result = _spread_out(result, (origin[:, None] == np.arange(size)).astype(dy.dtype), axis)
+    return np.ascontiguousarray(result)

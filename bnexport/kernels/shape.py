@@ -21,7 +21,8 @@ from bnexport.kernels.table import Abstract, Attrs, NDArray, op, shapes_differ
 
 
 @op(
-    "CheckNumerics", "EnsureShape", "Identity", "IdentityN", "PlaceholderWithDefault", "PreventGradient", "Snapshot", "StopGradient",
+    "CheckNumerics", "EnsureShape", "GuaranteeConst", "Identity", "IdentityN", "PlaceholderWithDefault", "PreventGradient", "Snapshot",
+    "StopGradient",
     infer=passes_through, view=True,
 )  # fmt: skip
 def identity(attrs: Attrs, *x: NDArray) -> NDArray | tuple[NDArray, ...]:
