@@ -22,6 +22,7 @@ from bnexport.errors import BnexportError
 from bnexport.graph import ops
 
 if TYPE_CHECKING:
+    from bnexport.graph.graphdef import Ref
     from bnexport.graph.inference import Inference
     from bnexport.options import Options
 
@@ -178,14 +179,27 @@ class Session:
             Unavailable: TensorFlow fails.
         """
         with _quiet():
-            inputs = {name: self._named([*self._signed("inputs", name), str(ref), name], name) for ref, name in self._inference.inputs.items()}
+            sparse = {name: parts for ref, name in self._inference.inputs.items() if (parts := self._sparse_parts(ref)) is not None}
+            inputs = {
+                name: self._named([*self._signed("inputs", name), str(ref), name], name)
+                for ref, name in self._inference.inputs.items()
+                if name not in sparse
+            }
             try:
+                fed = {tensor: array for name, parts in sparse.items() for tensor, array in _as_sparse(parts, feeds[name]).items()}
                 return _joined(
-                    self._run({t: part[n].astype(t.dtype.as_numpy_dtype) for n, t in inputs.items()}, rows)
-                    for part, rows in self._batches(inputs, feeds)
+                    self._run({t: part[n].astype(t.dtype.as_numpy_dtype) for n, t in inputs.items()} | fed, rows)
+                    for part, rows in self._batches({} if sparse else inputs, feeds)
                 )
             except (self._tf.errors.OpError, ValueError, TypeError) as error:
                 raise Unavailable(f"TensorFlow {self.version} cannot evaluate the graph: {_first_line(error)}") from error
+
+    def _sparse_parts(self, ref: "Ref") -> tuple[Any, ...] | None:
+        """The tensors that positions, values and shape of a sparse tensor are fed to, where the network has a dense one in its place."""
+        from bnexport.graph.sparse_inputs import PARTS
+
+        parts = self._inference.live.graph.nodes[ref.node].attrs.get(PARTS)
+        return None if parts is None else tuple(self._named([str(part)], str(ref)) for part in parts)
 
     def _batches(self, tensors: Mapping[str, Any], feeds: Mapping[str, NDArray]) -> Iterator[tuple[dict[str, NDArray], int | None]]:
         """The rows in batches of the size that the graph has baked into its inputs, the last one filled up; with each how many of its rows count."""
@@ -428,6 +442,13 @@ def _meta_graph(tf: Any, location: Location) -> Any:
         meta.saver_def.filename_tensor_name, meta.saver_def.restore_op_name = "save/Const:0", "save/restore_all"
         meta.saver_def.save_tensor_name, meta.saver_def.version = "save/control_dependency:0", v1.train.SaverDef.V2
     return meta
+
+
+def _as_sparse(parts: Iterable[Any], dense: NDArray) -> dict[Any, NDArray]:
+    """What to feed of a dense tensor to the positions, the values and the shape of a sparse one; the shape may be a constant."""
+    at = np.nonzero(dense)
+    fed = zip(parts, (np.stack(at, axis=-1), dense[at], np.array(dense.shape)), strict=True)
+    return {tensor: array.astype(tensor.dtype.as_numpy_dtype) for tensor, array in fed if tensor.op.type.startswith("Placeholder")}
 
 
 def _sizes(tensor: Any) -> tuple[int, ...]:

@@ -245,11 +245,27 @@ class TestFeatures:
 
         live(build).matches()
 
-    def test_what_came_in_sparse_is_refused(self, tf, live):
+    def test_what_came_in_sparse_is_fed_dense(self, tf, live):
         def build():
             places, shape = tf.placeholder(tf.int64, [None, 2], "places"), tf.placeholder(tf.int64, [2], "shape")
             values = tf.placeholder(tf.float32, [None], "values")
             x = tf.sparse_to_dense(places, shape, values)
+            x.set_shape([None, 4])
+            feeds = {places: np.array([[0, 1], [1, 2]]), shape: np.array([2, 4]), values: np.ones(2, np.float32)}
+            return Net(feeds, [tf.identity(dense(tf, x, 3, "scores"), name="out")])
+
+        saved = live(build)
+        saved.convert()
+        model = load(saved.prefix.with_name("out.npz"))
+        assert [(port.name, port.shape) for port in model.inputs] == [("values/dense", (None, 4))]
+        got = model.predict(np.array([[0, 1, 0, 0], [0, 0, 1, 0]], np.float32))
+        assert np.abs(got - saved.expected["out"]).max() <= 1e-6
+
+    def test_what_came_in_sparse_with_another_fill_is_refused(self, tf, live):
+        def build():
+            places, shape = tf.placeholder(tf.int64, [None, 2], "places"), tf.placeholder(tf.int64, [2], "shape")
+            values = tf.placeholder(tf.float32, [None], "values")
+            x = tf.sparse_to_dense(places, shape, values, default_value=-1.0)
             x.set_shape([None, 4])
             feeds = {places: np.array([[0, 1], [1, 2]]), shape: np.array([2, 4]), values: np.ones(2, np.float32)}
             return Net(feeds, [tf.identity(dense(tf, x, 3, "scores"), name="out")])

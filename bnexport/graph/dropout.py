@@ -10,6 +10,8 @@ and people have written all of them by hand, with the scale before or behind the
 compared with a threshold, and a factor that makes up for it: factor × keep = 1. That product is what is checked here, numerically, so the way in
 which it is written does not matter. At inference dropout is the identity. A mask without its factor is left alone, and stops the conversion as any
 random operator does.
+
+Of a sparse tensor the elements that the mask drops are left out (tf.sparse_retain): positions and values are looked up with where(mask).
 """
 
 from collections.abc import Iterator
@@ -23,7 +25,10 @@ from bnexport.graph.graphdef import Node, Ref, topological
 from bnexport.graph.live import Live
 
 _ADDS = ("Add", "AddV2")
-_DIVISIONS = ("RealDiv", "Div")
+_DIVISIONS = ("RealDiv", "Div", "SparseDenseCwiseDiv")
+_MULTIPLICATIONS = ("Mul", "SparseDenseCwiseMul")
+_SPARSE_FACTORS = ("SparseDenseCwiseMul", "SparseDenseCwiseDiv")
+_LOOKUPS = ("Gather", "GatherV2")
 _TOLERANCE = 1e-4  # the factor is often rounded to float16 or float32 by whoever wrote it
 _MANY = 64  # more layers than anyone feeds a keep probability of its own to
 _TRIAL = 0.625  # stands for a keep probability or rate that is fed: any value that is not 0, 0.5 or 1 tells keep from rate
@@ -108,6 +113,10 @@ def _remove(live: Live, users: dict[Ref, list[Node]], mask: Ref, threshold: Ref,
         if user.op == "Cast":
             yield from _remove(live, users, Ref(user.name), threshold, keeps_below)
             continue
+        if user.op == "Where":
+            share = _keep(live, threshold, keeps_below, leaf)
+            yield from () if share is None else _remove_of_sparse(live, users, user, share, leaf)
+            continue
         operands = live.inputs(user)
         if user.op == "Mul" and len(operands) == 2:
             kept = operands[1] if operands[0] == mask else operands[0]
@@ -134,6 +143,22 @@ def _remove(live: Live, users: dict[Ref, list[Node]], mask: Ref, threshold: Ref,
             yield Dropout(end.node, None if leaf else keep, leaf.node if leaf else None)
 
 
+def _remove_of_sparse(live: Live, users: dict[Ref, list[Node]], where: Node, keep: float, leaf: Ref | None) -> Iterator[Dropout]:
+    """Removes the dropout of a sparse tensor, of which `where` says what is kept."""
+    chosen = [Ref(r.name) for r in users.get(Ref(where.name), ()) if r.op in ("Reshape", "Squeeze")]
+    lookups = [n for ref in chosen for n in users.get(ref, ()) if n.op in _LOOKUPS and live.inputs(n)[1] == ref]
+    for lookup in lookups:
+        values = Ref(lookup.name)
+        scaled = [n for n in users.get(values, ()) if n.op in _SPARSE_FACTORS and _factor_of(live, n, values, leaf, keep)]
+        if scaled or (keep == 1 and leaf is None):
+            for other in lookups:
+                live.replace(Ref(other.name), live.inputs(other)[0])
+            for node in scaled:
+                live.replace(Ref(node.name), live.inputs(lookup)[0])
+            yield Dropout(scaled[0].name if scaled else lookup.name, None if leaf else keep, leaf.node if leaf else None)
+            return
+
+
 def _keep(live: Live, threshold: Ref, keeps_below: bool, leaf: Ref | None) -> float | None:
     value = _trial_value(live, threshold, leaf)
     return None if value is None else value if keeps_below else 1.0 - value
@@ -150,13 +175,15 @@ def _without_factor(live: Live, kept: Ref, keep: float, leaf: Ref | None) -> Ref
 def _factor_of(live: Live, node: Node, data: Ref, leaf: Ref | None, keep: float) -> bool:
     """Whether `node` multiplies `data` by 1 / keep."""
     operands = live.inputs(node)
-    if len(operands) != 2 or data not in operands or (node.op != "Mul" and (node.op not in _DIVISIONS or operands[0] != data)):
+    if node.op in _SPARSE_FACTORS:
+        operands = (operands[1], operands[-1])  # beside the values stand their positions and the shape
+    if len(operands) != 2 or data not in operands or (node.op not in _MULTIPLICATIONS and (node.op not in _DIVISIONS or operands[0] != data)):
         return False
     other = operands[1] if operands[0] == data else operands[0]
     value = _trial_value(live, other, leaf)
     if value is None or value == 0:
         return False
-    factor = value if node.op == "Mul" else 1.0 / value
+    factor = value if node.op in _MULTIPLICATIONS else 1.0 / value
     return abs(factor * keep - 1.0) < _TOLERANCE
 
 

@@ -22,6 +22,7 @@ from bnexport.graph.partitions import join_partitions
 from bnexport.graph.preprocessing import write_out_preprocessing
 from bnexport.graph.provenance import by_key, untouched_statistics
 from bnexport.graph.shapes import Shapes, follow
+from bnexport.graph.sparse_inputs import write_out_sparse
 from bnexport.graph.statistics import Replacement, averages_kept, batch_statistics, refuse_mixtures, use_moving_statistics
 from bnexport.graph.variables import Variables
 from bnexport.graph.writes import written_before_read, written_in_passing
@@ -87,6 +88,7 @@ def read_inference(location: Location, options: Options) -> Inference:
         live = Live(graph, variables, given)
     dropouts = remove_dropout(live)
     remove_silent_noise(live)
+    write_out_sparse(live)
     moving = use_moving_statistics(live, options.statistics)
     choose_by_data(live)
     join_partitions(live)
