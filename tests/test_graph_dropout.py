@@ -392,3 +392,35 @@ def test_noise_times_zero_of_another_shape_than_the_data_is_not_left_out(tf, liv
 
     with pytest.raises(UnsupportedOps, match="RandomStandardNormal"):
         live(build).convert()
+
+
+def test_a_mask_that_is_chosen_against_by_a_zero(tf, live):
+    """An autoencoder that is fed how much of its input is corrupted: by default none of it."""
+
+    def build():
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        corrupted = tf.placeholder_with_default(0.0, [], name="corrupted")
+        mask = tf.cast(tf.random_uniform(tf.shape(x), minval=0, maxval=2, dtype=tf.int32), tf.float32)
+        data = tf.multiply(x, mask) * corrupted + x * (1 - corrupted)
+        return Net({x: rows(4, 6)}, [tf.identity(dense(tf, data, 3, "out"), name="y")])
+
+    live(build).matches()
+
+
+@pytest.mark.parametrize("cond_v2", [False, True])
+@pytest.mark.parametrize("comparison", ["less", "greater_equal", "swapped"])
+def test_a_layer_that_is_left_out_at_random_but_never_at_a_rate_of_zero(tf, live, comparison, cond_v2):
+    def build():
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        rate = tf.placeholder_with_default(0.0, [], name="rate")
+        for i in range(3):
+            draw, bound = tf.random_uniform([]), rate * i / 3
+            keep, added = x, tf.nn.dropout(tf.nn.relu(dense(tf, x, 6, f"layer{i}")), keep_prob=1.0 - rate) + x
+            if comparison == "greater_equal":
+                x = tf.cond(draw >= bound, lambda added=added: added * 1.0, lambda keep=keep: keep * 1.0)
+            else:
+                left_out = bound > draw if comparison == "swapped" else draw < bound
+                x = tf.cond(left_out, lambda keep=keep: keep * 1.0, lambda added=added: added * 1.0)
+        return Net({tf.get_default_graph().get_tensor_by_name("x:0"): rows(4, 6)}, [tf.identity(x, name="y")])
+
+    live(build, cond_v2=cond_v2).matches()

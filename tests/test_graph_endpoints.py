@@ -454,6 +454,23 @@ def test_the_greatest_score_goes_with_its_index(tf, live, decision):
     assert "confidence" in live(build).matches().conversion["alternatives"]
 
 
+@pytest.mark.parametrize("decoder", ["greedy", "beam"])
+def test_a_decoder_of_connectionist_temporal_classification_decides(tf, live, decoder):
+    def build():
+        x, lengths = tf.placeholder(tf.float32, [None, 4, 6], name="x"), tf.placeholder(tf.int32, [None], name="lengths")
+        logits = tf.transpose(tf.tensordot(x, tf.get_variable("w", [6, 5]), 1) + tf.get_variable("b", [5]), [1, 0, 2], name="logits")
+        labels = tf.sparse_placeholder(tf.int32, name="labels")
+        loss = tf.reduce_mean(tf.nn.ctc_loss(labels, logits, lengths))
+        tf.train.MomentumOptimizer(0.1, 0.9).minimize(loss)
+        decode = tf.nn.ctc_greedy_decoder if decoder == "greedy" else tf.nn.ctc_beam_search_decoder
+        decoded, _ = decode(logits, lengths, merge_repeated=False)
+        tf.sparse_tensor_to_dense(decoded[0], default_value=-1, name="decoded")
+        tf.reduce_mean(tf.edit_distance(tf.cast(decoded[0], tf.int32), labels), name="error")
+        return Net({x: rows(3, 4, 6)}, [logits])
+
+    live(build).matches()
+
+
 def test_the_metrics_of_tensorflow(tf, live):
     def build():
         x, labels = tf.placeholder(tf.float32, [None, 6], name="x"), tf.placeholder(tf.int64, [None], name="labels")

@@ -141,6 +141,8 @@ def test_more_matrices():
     check("MatrixDeterminant", {}, x)
     check("Cholesky", {}, x @ x.swapaxes(1, 2) + np.eye(4))
     check("Cross", {}, normal(1, (2, 4, 3)), normal(2, (2, 4, 3)))
+    check("DiagPart", {}, normal(3, (4, 4)))
+    check("DiagPart", {}, normal(3, (2, 3, 2, 3)))
     check("MatrixSetDiag", {}, normal(1, (2, 3, 5)), normal(2, (2, 3)))
     check("Diag", {}, normal(1, (2, 3)))
 

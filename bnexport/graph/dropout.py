@@ -21,7 +21,7 @@ import numpy as np
 
 from bnexport.errors import BnexportError
 from bnexport.graph import ops
-from bnexport.graph.graphdef import Node, Ref, topological
+from bnexport.graph.graphdef import Node, Ref, constant_node, topological
 from bnexport.graph.live import Live
 
 _ADDS = ("Add", "AddV2")
@@ -30,6 +30,7 @@ _MULTIPLICATIONS = ("Mul", "SparseDenseCwiseMul")
 _SPARSE_FACTORS = ("SparseDenseCwiseMul", "SparseDenseCwiseDiv")
 _LOOKUPS = ("Gather", "GatherV2")
 _TOLERANCE = 1e-4  # the factor is often rounded to float16 or float32 by whoever wrote it
+_UNIFORM = frozenset({"RandomUniform", "StatelessRandomUniform", "StatelessRandomUniformV2"})
 _MANY = 64  # more layers than anyone feeds a keep probability of its own to
 _TRIAL = 0.625  # stands for a keep probability or rate that is fed: any value that is not 0, 0.5 or 1 tells keep from rate
 
@@ -53,8 +54,25 @@ def remove_dropout(live: Live) -> list[Dropout]:
     return removed
 
 
+def decide_certain_draws(live: Live) -> None:
+    """Decides comparisons of one uniform number with one that it cannot reach: a layer that is left out at a rate of zero never is."""
+    users = live.consumers()
+    for start in [n for n in live.graph.nodes.values() if n.op in _UNIFORM]:
+        size = live.inputs(start)[0]
+        if live.is_dynamic(size) or live.value(size).size:
+            continue  # many numbers, as masks are made of
+        for mask, bound, below in list(_masks(live, users, Ref(start.name))):
+            node, value = live.graph.nodes[mask.node], _number(live, bound)
+            never_equal = node.op in ("Greater", "LessEqual") if live.inputs(node)[0] == bound else node.op in ("Less", "GreaterEqual")
+            if node.op != "Floor" and value is not None and (value >= 1 or value < 0 or (value == 0 and never_equal)):
+                live.replace(mask, live.add(constant_node(f"{node.name}/certain", np.asarray((value >= 1) == below))))
+
+
 def remove_silent_noise(live: Live) -> None:
-    """Takes away noise that is multiplied by zero: x + normal(shape of x) * 0 is x, as the clean half of a ladder network has it."""
+    """Takes away noise that is multiplied by zero: x + normal(shape of x) * 0 is x, as the clean half of a ladder network has it.
+
+    So is x * (1 - 0) + x * mask * 0, as autoencoders choose between what is corrupted and what is not.
+    """
     users = live.consumers()
     for start in [n for n in live.graph.nodes.values() if ops.is_random(n.op) and n.inputs]:
         queue = [(Ref(start.name), False)]
@@ -62,6 +80,8 @@ def remove_silent_noise(live: Live) -> None:
             noise, silent = queue.pop()
             for user in users.get(noise, ()):
                 operands = live.inputs(user)
+                if user.op == "Cast":
+                    queue.append((Ref(user.name), silent))
                 if len(operands) != 2 or user.op not in ("Mul", *_ADDS):
                     continue
                 other = operands[1] if operands[0] == noise else operands[0]
@@ -70,6 +90,8 @@ def remove_silent_noise(live: Live) -> None:
                     live.replace(Ref(user.name), other)
                 elif number is not None and (user.op == "Mul" or number == 0):
                     queue.append((Ref(user.name), silent or (user.op == "Mul" and number == 0)))
+                elif user.op == "Mul" and _is_shape_of(live, live.inputs(start)[0], other):
+                    queue.append((Ref(user.name), silent))  # a mask of the data
 
 
 def _number(live: Live, ref: Ref) -> float | None:
@@ -80,8 +102,17 @@ def _number(live: Live, ref: Ref) -> float | None:
 
 
 def _is_shape_of(live: Live, shape: Ref, data: Ref) -> bool:
+    """Whether a shape was asked of some data, of which `data` is at most a multiple."""
     node = live.graph.nodes[shape.node]
-    return node.op == "Shape" and live.inputs(node)[0] == data
+    if node.op != "Shape":
+        return False
+    wanted = live.inputs(node)[0]
+    while data != wanted and (made := live.graph.nodes[data.node]).op == "Mul":
+        further = [r for r in live.inputs(made) if _number(live, r) is None]
+        if len(further) != 1:
+            return False
+        data = further[0]
+    return data == wanted
 
 
 def _masks(live: Live, users: dict[Ref, list[Node]], uniform: Ref) -> Iterator[tuple[Ref, Ref, bool]]:

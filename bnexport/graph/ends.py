@@ -15,6 +15,7 @@ _COMPARISONS = frozenset({"Equal", "NotEqual", "Greater", "GreaterEqual", "Less"
 _DECISIONS = _COMPARISONS | frozenset(
     {"ArgMax", "ArgMin", "InTopK", "InTopKV2", "TopK", "TopKV2", "Round", "Rint", "Sign", "OneHot", "Multinomial", "LogicalAnd",
      "LogicalOr", "LogicalNot", "Where", "IsNan", "IsInf", "IsFinite", "All", "Any",
+     "CTCGreedyDecoder", "CTCBeamSearchDecoder", "CTCBeamSearchDecoderV2",
      "PyFunc", "EagerPyFunc", "PyFuncStateless"}  # (Python at the end of a graph draws or measures; in the middle it is refused)
 )  # fmt: skip
 _ARITHMETIC = frozenset(
@@ -33,7 +34,7 @@ _PARTS = frozenset({"Split", "SplitV", "Unpack"})
 _PICKS = frozenset({"Gather", "GatherV2", "GatherNd"})
 _SLICES = frozenset({"StridedSlice", "Slice"})
 _VIEWS = _RESHAPES | _SLICES
-_INDEX_ARITHMETIC = _VIEWS | {"Cast", "FloorDiv", "FloorMod", "Mod", "TruncateDiv", "TruncateMod", "Pack"}
+_INDEX_ARITHMETIC = _VIEWS | {"Cast", "FloorDiv", "FloorMod", "Mod", "TruncateDiv", "TruncateMod", "Pack", "SparseToDense"}
 """What is made of a decision that is still one: the row and the column of the greatest value are its index // width and index % width."""
 _BEFORE_LOGARITHMS = frozenset({"Add", "AddV2", "Maximum", "Minimum", "Sub", "ClipByValue", "Exp"})
 _LOSS_SCOPES = frozenset(

@@ -10,7 +10,7 @@ from bnexport.checkpoint.tensor_protos import dtype_name
 from bnexport.errors import AmbiguousNetwork, GraphError, UsageError
 from bnexport.graph import ops
 from bnexport.graph.choices import choose_by_data
-from bnexport.graph.dropout import Dropout, remove_dropout, remove_silent_noise
+from bnexport.graph.dropout import Dropout, decide_certain_draws, remove_dropout, remove_silent_noise
 from bnexport.graph.endpoints import Endpoints, by_name, find_endpoints, named_endpoints, sources_of, split_name
 from bnexport.graph.files import read_graph
 from bnexport.graph.functions import inline_functions
@@ -86,6 +86,7 @@ def read_inference(location: Location, options: Options) -> Inference:
     if any(node.op in ops.LOOPS for node in graph.nodes.values()):
         _write_out_loops(live, options)
         live = Live(graph, variables, given)
+    decide_certain_draws(live)
     dropouts = remove_dropout(live)
     remove_silent_noise(live)
     write_out_sparse(live)

@@ -1,5 +1,6 @@
 """Diagonals and bands of the matrices in the last two dimensions."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
