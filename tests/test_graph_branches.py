@@ -591,3 +591,24 @@ def test_a_flag_that_has_its_value_keeps_it_where_another_explains_the_training(
         return Net({x: rows(5, 6)}, [y], {phase: False})
 
     assert flags(live(build, cond_v2=cond_v2).matches()) == {"phase": False, "use_bn": default}
+
+
+def test_a_flag_that_where_chooses_statistics_by_though_gradients_choose_too(tf, live):
+    """The gradient of where(flag, batch's, moving) is a where of its own, with sums over the batch on either side."""
+
+    def build():
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        training = tf.placeholder(tf.bool, [], name="training")
+        z = dense(tf, x, 4, "hidden")
+        mean, variance = tf.nn.moments(z, [0])
+        moving_mean = tf.get_variable("moving_mean", [4], trainable=False)
+        log_variance = tf.get_variable("log_variance", [4], trainable=False)
+        updates = [tf.assign(moving_mean, 0.9 * moving_mean + 0.1 * mean), tf.assign(log_variance, 0.9 * log_variance + 0.1 * tf.log(variance))]
+        z = (z - tf.where(training, mean, moving_mean)) / tf.sqrt(tf.where(training, variance, tf.exp(log_variance)) + 1e-3)
+        y = tf.identity(dense(tf, tf.nn.relu(z), 2, "out"), name="y")
+        loss = tf.reduce_mean(tf.square(y - tf.placeholder(tf.float32, [None, 2], name="wanted")))
+        with tf.control_dependencies(updates):
+            tf.train.AdamOptimizer().minimize(loss)
+        return Net({x: rows(5, 6)}, [y], {training: False})
+
+    live(build).matches()

@@ -175,7 +175,7 @@ def find_flags(branches: Branches, evaluate: Evaluate, given: dict[Ref, Any], ac
         elif node.op in ops.MERGES and not ops.is_gradient(node):
             for predicate in branches.predicates_at(node):
                 merges.setdefault(predicate, []).append(node)
-        elif node.op in ops.SELECTS:
+        elif node.op in ops.SELECTS and not ops.is_gradient(node):
             predicate = skip_identities(graph, node.inputs[0])
             found = predicates.setdefault(predicate, branches.evidence.get(predicate, ([], [])))
             merges.setdefault(predicate, [])
