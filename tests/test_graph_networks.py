@@ -389,3 +389,18 @@ def test_what_was_drawn_is_an_alternative(tf, live):
         return Net({x: X}, [mean])
 
     assert live(build).matches().conversion["alternatives"] == ["action"]
+
+
+@pytest.mark.parametrize(("made_of_them", "told"), [("joined", True), ("mean", False), ("sorted", False)])
+def test_largest_elements_in_any_order_are_told_of(tf, live, made_of_them, told):
+    """What a layer of weights makes of them depends on an order that TensorFlow leaves open; their mean does not."""
+
+    def build():
+        x = vectors(tf)
+        largest, _ = tf.nn.top_k(dense(tf, x, 5, "a"), 3, sorted=made_of_them == "sorted")
+        y = tf.reduce_mean(largest, -1, keep_dims=True) if made_of_them == "mean" else largest
+        return Net({x: X}, [tf.identity(dense(tf, y, 2, "b"), name="y")])
+
+    saved = live(build)
+    warnings = (saved.convert() if told else saved.matches()).conversion["warnings"]
+    assert [("sorted=False" in text, "TopKV2" in text) for text in warnings] == [(True, True)] * told

@@ -296,6 +296,29 @@ def test_exponential_moving_average(tf, live, zero_debias):
     saved.matches(expected={"y": expected})
 
 
+@pytest.mark.parametrize("same", [False, True], ids=["of other values", "of the same values"])
+def test_two_averages_of_one_statistic_are_told_of(tf, live, same):
+    """Two objects that average, with decays of their own; nothing says which of them inference takes."""
+
+    def norm(tf, x, training):
+        averages = [tf.train.ExponentialMovingAverage(decay, name=f"decay{i}") for i, decay in enumerate((0.9, 0.5))]
+        mean, variance = tf.nn.moments(x, [0], name="moments")
+        updates = [average.apply([mean, variance]) for average in averages]
+        with tf.control_dependencies(updates):
+            return normalised(tf, x, tf.identity(mean), tf.identity(variance))
+
+    def build():
+        x, y = network(tf, norm, True)
+        return Net({x: rows(8, 6)}, [y])
+
+    values = live(build).variables
+    if same:
+        values = {name: values[name.replace("decay1", "decay0")] for name in values}
+    told = [text for text in live(build, values).convert().conversion["warnings"] if "several moving averages" in text]
+    assert len(told) == (0 if same else 4)
+    assert all("decay0 was taken, and not" in text and text.endswith("decay1") for text in told)
+
+
 def held_and_averaged(tf, x, training, *, reads_held):
     """Ladder networks and the first DCGAN: a variable holds the last batch's statistic, and what is averaged is that variable."""
     ema = tf.train.ExponentialMovingAverage(0.9)

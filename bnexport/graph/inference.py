@@ -14,7 +14,7 @@ from bnexport.graph.dropout import Dropout, decide_certain_draws, remove_dropout
 from bnexport.graph.endpoints import Endpoints, by_name, find_endpoints, named_endpoints, sources_of, split_name
 from bnexport.graph.files import read_graph
 from bnexport.graph.functions import inline_functions
-from bnexport.graph.graphdef import Graph, Ref, parse_ref, topological
+from bnexport.graph.graphdef import Graph, Node, Ref, parse_ref, topological
 from bnexport.graph.live import Live
 from bnexport.graph.lower import Lowered, lower, missing_operators
 from bnexport.graph.names import find_named
@@ -156,6 +156,12 @@ def record(inference: Inference, options: Options) -> dict[str, Any]:
         said_of = ", ".join(batch_nodes[:4])
         entries["warnings"].append(f"scores depend on the batch: {said_of} take statistics over it, in TensorFlow as here{instead}")
     entries["warnings"] += _write_warnings(inference, {m.variable for m in inference.moving if m.statistic in used})
+    entries["warnings"] += [
+        f"{m.statistic} has several moving averages that differ: {m.variable} was taken, and not {', '.join(m.rivals)}"
+        for m in inference.moving
+        if m.statistic in used and m.rivals
+    ]
+    entries["warnings"] += _order_warnings(inference)
     keys = {live.variables.saved(graph.nodes[name]).key for name in inference.order if graph.nodes[name].op in ops.VARIABLES}
     available = sorted(key for key, average in inference.averages.items() if key in keys or average in keys)
     if available:
@@ -186,6 +192,31 @@ def _write_warnings(inference: Inference, put_in_place: set[str]) -> list[str]:
             "the scores here are those of the values in the checkpoint"
         )
     return texts
+
+
+def _order_warnings(inference: Inference) -> list[str]:
+    """What to say of largest elements that TensorFlow gives in any order; nothing where they are all there are, or only reduced to one number."""
+    live, shapes = inference.live, inference.shapes
+    nodes = [live.graph.nodes[name] for name in inference.order]
+    texts = []
+    for node in (n for n in nodes if n.op in ("TopK", "TopKV2") and not n.attrs.get("sorted", True)):
+        found, data = Ref(node.name), live.inputs(node)[0]
+        users = [user for user in nodes if any(ref.node == node.name for ref in live.inputs(user))]
+        if shapes.of(found)[-1] not in (1, shapes.of(data)[-1]) and not (users and all(_reduces_last(inference, user) for user in users)):
+            texts.append(
+                f"{node.name} asks for the largest {shapes.of(found)[-1]} elements with sorted=False, which TensorFlow gives in an order that its "
+                "version and device decide: here the largest comes first"
+            )
+    return texts
+
+
+def _reduces_last(inference: Inference, node: Node) -> bool:
+    """Whether a node reduces its operand over the last axis, or over that among others."""
+    if node.op not in ops.REDUCTIONS:
+        return False
+    data, axes = inference.live.inputs(node)
+    rank = inference.shapes.rank(data)
+    return rank - 1 in (inference.live.value(axes).reshape(-1) % rank)
 
 
 def averaged_keys(checkpoint: Checkpoint) -> dict[str, str]:

@@ -43,6 +43,8 @@ class Replacement(NamedTuple):
 
     statistic: Ref
     variable: str
+    rivals: tuple[str, ...] = ()
+    """Other variables that hold a moving average of it, with other values."""
 
 
 def use_moving_statistics(live: Live, choice: str = "auto") -> list[Replacement]:
@@ -63,7 +65,7 @@ def use_moving_statistics(live: Live, choice: str = "auto") -> list[Replacement]
             if _is_read_when_written(live, held, average):
                 live.replace(Ref(held), Ref(average))
                 replacements.append(Replacement(Ref(held), average))
-    replacements += _replace(live, found)
+    replacements += _replace(live, found, _rivals(live, updates, found))
     for update in updates:
         if update.statistics and all(s in found for s in update.statistics):  # m = tf.assign(V, …): where training takes what it has just written
             live.replace(Ref(update.node), Ref(update.variable))
@@ -133,6 +135,26 @@ def _averages(live: Live, updates: list[_Update]) -> dict[Ref, str]:
             if biased in debiased:
                 found[statistic] = update.variable
     return found
+
+
+def _rivals(live: Live, updates: list[_Update], found: dict[Ref, str]) -> dict[Ref, tuple[str, ...]]:
+    """For each batch statistic, further variables that hold a moving average of it, as with two decays, where their values are not the same."""
+    written = {u.node: live.graph.nodes[u.node].inputs[1] for u in updates}
+    biased = {name for u in updates for name in _divided(live, written[u.node])}
+    averages: dict[Ref, dict[str, None]] = {}
+    for update in updates:
+        for statistic in update.statistics:
+            if update.variable not in biased and live.resolve(written[update.node]) != statistic:  # (which is no average, but the last batch's)
+                averages.setdefault(statistic, {})[update.variable] = None
+
+    def value(name: str) -> NDArray:
+        return live.variables.value(live.graph.nodes[name])
+
+    return {
+        statistic: tuple(name for name in names if name != found[statistic] and not np.array_equal(value(name), value(found[statistic])))
+        for statistic, names in averages.items()
+        if len(names) > 1 and statistic in found
+    }
 
 
 def _averages_of_held(live: Live, updates: list[_Update]) -> dict[str, tuple[Ref, str]]:
@@ -227,7 +249,7 @@ def _batch_is_fixed(live: Live, statistic: Ref) -> bool:
     return len(shapes) > 0 and all(shape and shape[0] is not None for shape in shapes if shape != []) and all(n.op in ops.PLACEHOLDERS for n in fed)
 
 
-def _replace(live: Live, found: dict[Ref, str]) -> list[Replacement]:
+def _replace(live: Live, found: dict[Ref, str], rivals: dict[Ref, tuple[str, ...]]) -> list[Replacement]:
     replacements = []
     trained: dict[str, dict[int, str]] = {}
     for statistic, variable in found.items():
@@ -236,14 +258,14 @@ def _replace(live: Live, found: dict[Ref, str]) -> list[Replacement]:
             trained.setdefault(node.name, {})[statistic.output] = variable
         else:
             live.replace(statistic, Ref(variable))
-            replacements.append(Replacement(statistic, variable))
+            replacements.append(Replacement(statistic, variable, rivals.get(statistic, ())))
     for name, outputs in trained.items():
         if 1 in outputs and 2 in outputs and not live.is_dead(name):
             node = live.graph.nodes[name]
             stored = [*node.inputs[:3], Ref(outputs[1]), Ref(outputs[2])]
             inference = live.add(Node(f"{name}/inference", node.op, stored, [], {**node.attrs, "is_training": False}))
             live.replace(Ref(name), inference)
-            replacements.extend(Replacement(Ref(name), outputs[i]) for i in (1, 2))
+            replacements.extend(Replacement(Ref(name), outputs[i], rivals.get(Ref(name, i), ())) for i in (1, 2))
     return replacements
 
 
