@@ -31,6 +31,8 @@ NDArray = np.ndarray[Any, Any]
 _COLLECTIONS = ("variables", "trainable_variables", "local_variables")
 _TABLE_COLLECTIONS = ("table_initializer", "saved_model_main_op", "legacy_init_op")
 _INIT_SIGNATURE = "__saved_model_init_op"
+_MANY = 64  # more layers than anyone feeds a keep probability of its own to
+_UNFED = re.compile(r"You must feed a value for placeholder tensor '(\S+)'")
 _GONE = re.compile(r"Tensor (\S+), specified in either feed_devices or fetch_devices was not found")
 
 
@@ -219,7 +221,7 @@ class Session:
             yield filled, rows
 
     def _run(self, inputs: Mapping[Any, NDArray], rows: int | None) -> dict[str, NDArray]:
-        """One batch; of results that have as many rows as it, the first `rows`."""
+        """One batch; of results that have as many rows as it, or a multiple, those of the first `rows`."""
         fed = {**self._feeds, **inputs}
         layers = {}
         for ref, name in self._inference.lowered.tensors.items():
@@ -231,11 +233,24 @@ class Session:
         }
         self._settle_dropout(fed)
         # The outputs by themselves, as people run them: what else is fetched keeps TensorFlow from fusing operations.
-        results = {**self._layers(layers, fed), **self._session.run(outputs, fed)}
+        scores = self._scores(outputs, fed)
+        results = {**self._layers(layers, fed), **scores}
         if rows is None:
             return results
         batch = max(len(value) for value in inputs.values())
-        return {name: value[:rows] if value.ndim and len(value) == batch else value for name, value in results.items()}
+        return {name: value[: len(value) // batch * rows] if value.ndim and len(value) % batch == 0 else value for name, value in results.items()}
+
+    def _scores(self, wanted: dict[str, Any], fed: dict[Any, NDArray]) -> dict[str, NDArray]:
+        """Tensors that do not depend on what is not fed yet: a rate on a side of a condition that is not taken needs a value all the same."""
+        try:
+            return dict(self._session.run(wanted, fed))
+        except self._tf.errors.InvalidArgumentError as error:
+            unfed = _UNFED.search(error.message)
+            tensor = None if unfed is None else self._tensor([unfed[1]])
+            if tensor is None or tensor in fed:
+                raise
+            fed[tensor] = self._feeds[tensor] = np.full(_sizes(tensor), 0.5).astype(tensor.dtype.as_numpy_dtype)
+        return self._scores(wanted, fed)
 
     def _layers(self, wanted: dict[str, Any], fed: Mapping[Any, NDArray]) -> dict[str, NDArray]:
         """Tensors on the way, without those that TensorFlow's optimizer does away with even though they are asked for."""
@@ -452,8 +467,8 @@ def _as_sparse(parts: Iterable[Any], dense: NDArray) -> dict[Any, NDArray]:
 
 
 def _sizes(tensor: Any) -> tuple[int, ...]:
-    """The shape of a setting: of a scalar unless it says otherwise."""
-    return tuple(tensor.shape.as_list()) if tensor.shape.is_fully_defined() else ()
+    """The shape of a setting: of a scalar unless it says otherwise; of a vector of any length, such as a probability for each layer, a long one."""
+    return tuple(_MANY if size is None else size for size in tensor.shape.as_list()) if tensor.shape.rank is not None else ()
 
 
 def _parsed(name: str) -> tuple[str, int]:
@@ -463,4 +478,6 @@ def _parsed(name: str) -> tuple[str, int]:
 
 def _first_line(error: BaseException) -> str:
     message = getattr(error, "message", None) or str(error) or type(error).__name__
-    return str(message).strip().splitlines()[0][:200]
+    lines = str(message).strip().splitlines()
+    why = [line for line in lines if not line.startswith((" ", "\t", "Graph execution error", "Detected at", "Node:", "Original stack", "node "))]
+    return next((line.strip() for line in why if line.strip()), lines[0])[:200]

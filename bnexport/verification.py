@@ -198,7 +198,8 @@ def verify(
     """Compares a bundle with the checkpoint that it was made from.
 
     Args:
-        input_file: rows to evaluate, as `bnexport run` takes them; without it `rows` random ones are drawn (`bnexport.draws`).
+        input_file: rows to evaluate, as `bnexport run` takes them; without it `rows` random ones are drawn (`bnexport.draws`), or whole
+            batches of a network that was built for them: one where it takes statistics over it.
         tolerance: in units of each tensor's largest number; by default as `TOLERANCES` says.
 
     Raises:
@@ -223,7 +224,9 @@ def verify(
         if input_file is not None:
             feeds, sources = _from_file(input_file, model, header)
         else:
-            feeds, sources = draw(program, norms, model.inputs, rows, seed)
+            batch = model.conversion.get("batch", 1)
+            batches = 1 if model.conversion.get("uses_batch") else max(1, rows // batch)
+            feeds, sources = draw(program, norms, model.inputs, rows if batch == 1 else batches * batch, seed)
         dtype = next((p.dtype for p in model.outputs if p.dtype.startswith("float")), "float32")
         count = max((len(value) for value in feeds.values() if value.ndim), default=1)
         layers = [LayerCheck(layer.name, layer.op, layer.activation, layer.provenance.get("equals")) for layer in model.layers]

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from live_graph import Net, dense, rows
 
 from bnexport import cli
 from bnexport.batchnorms import batch_norms
@@ -369,3 +370,41 @@ def test_a_long_sum_of_a_small_product_loses_no_more_digits_than_its_parts():
     model = Model(Program([Port("x", "x", (None, 1440), "float32")], layers, [Port("y", "d", (None, 10), "float32")]))
     exact = x.astype(np.float64) @ kernel.astype(np.float64)
     assert np.abs(model.predict(x) - exact).mean() < 1.2e-7 * np.abs(exact).max()
+
+
+def rows_of_a_batch(tf):
+    x = tf.placeholder(tf.float32, [3, 4, 6], name="x")
+    steps = dense(tf, tf.reshape(x, [12, 6]), 4, "a")
+    return Net({x: rows(3, 4, 6)}, [tf.identity(dense(tf, steps, 2, "b"), name="y")])
+
+
+def rows_that_depend_on_each_other(tf):
+    x = tf.placeholder(tf.float32, [3, 6], name="x")
+    h = dense(tf, x, 4, "a")
+    return Net({x: rows(3, 6)}, [tf.identity(dense(tf, h - tf.reduce_mean(h, 0), 2, "b"), name="y")])
+
+
+def keep_probabilities_for_each_layer(tf):
+    x, keep = tf.placeholder(tf.float32, [None, 6], name="x"), tf.placeholder(tf.float32, [None], name="keep")
+    h = tf.nn.dropout(dense(tf, x, 4, "a"), keep_prob=keep[0])
+    return Net({x: rows(3, 6)}, [tf.nn.dropout(dense(tf, h, 2, "b"), keep_prob=keep[1], name="y")], {keep: [1.0, 1.0]})
+
+
+def rate_of_the_side_that_is_not_taken(tf):
+    x, training = tf.placeholder(tf.float32, [None, 6], name="x"), tf.placeholder(tf.bool, [], name="training")
+    rate = tf.placeholder(tf.float32, name="rate")
+    h = dense(tf, x, 4, "a")
+    h = tf.cond(training, lambda: tf.nn.dropout(h, rate=rate), lambda: tf.identity(h))
+    return Net({x: rows(3, 6)}, [tf.identity(dense(tf, h, 2, "b"), name="y")], {training: False, rate: 0.0})
+
+
+@pytest.mark.parametrize(
+    "network", [rows_of_a_batch, rows_that_depend_on_each_other, keep_probabilities_for_each_layer, rate_of_the_side_that_is_not_taken]
+)
+def test_tensorflow_is_fed_what_its_graph_asks_for(tf, live, network):
+    saved = live(lambda: network(tf))
+    saved.convert()
+    found = verify(saved.prefix, saved.prefix.with_name("out.npz"))
+    assert found.passed
+    assert found.unavailable is None
+    assert found.tensorflow is not None
