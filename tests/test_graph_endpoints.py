@@ -697,6 +697,21 @@ def test_labels_that_weights_are_looked_up_with(tf, live):
     live(build).matches()
 
 
+@pytest.mark.parametrize("added", ["sum", "add_n"])
+def test_labels_that_are_asked_for_their_rows_alone(tf, live, added):
+    """A bias for each row, as many as there are labels."""
+
+    def build():
+        x, labels = tf.placeholder(tf.float32, [None, 6], name="x"), tf.placeholder(tf.float32, [None, 1], name="labels")
+        bias = tf.get_variable("bias", []) * tf.ones_like(labels)
+        score = dense(tf, hidden(tf, x), 1, "out")
+        y = tf.add_n([score, bias], name="y") if added == "add_n" else tf.add(bias, score, name="y")
+        tf.train.AdamOptimizer().minimize(tf.nn.l2_loss(labels - y))
+        return Net({x: X}, [y], {labels: np.zeros((len(X), 1))})
+
+    live(build).matches()
+
+
 def test_labels_that_are_an_input_as_well(tf, live):
     """A classifier's loss on what is made for a class: its logits depend on the labels."""
 

@@ -30,6 +30,7 @@ class Flow:
 
     Attributes:
         sources: a bit for each reference through which data enters.
+        inputs: those that are inputs of a network, and no labels.
         depends: for each node reached, the bits of the sources that it depends on.
         weighted: nodes that combine data with a weight.
         touched: those and all that depends on them.
@@ -61,6 +62,7 @@ class Flow:
         for name in self.weighted:
             inputs |= self.depends[name]
         inputs &= ~self._labels()
+        self.inputs = {ref for ref, bit in self.sources.items() if bit & inputs}
         self.network = {name for name in self.touched if self.depends[name] & ~inputs == 0}
         self.losses = self._losses()
         self.lossy = self.downstream(self.losses)

@@ -15,6 +15,7 @@ from bnexport.graph.endpoints import Endpoints, by_name, find_endpoints, named_e
 from bnexport.graph.files import read_graph
 from bnexport.graph.functions import inline_functions
 from bnexport.graph.graphdef import Graph, Node, Ref, parse_ref, topological
+from bnexport.graph.labels import take_rows_of_inputs
 from bnexport.graph.live import Live
 from bnexport.graph.lower import Lowered, lower, missing_operators
 from bnexport.graph.names import find_named
@@ -93,6 +94,7 @@ def read_inference(location: Location, options: Options) -> Inference:
     moving = use_moving_statistics(live, options.statistics)
     choose_by_data(live)
     join_partitions(live)
+    take_rows_of_inputs(live)
     ends = _endpoints(live, options)
     inputs = {live.resolve(ref): name for name, ref in ends.inputs.items()}
     outputs = {name: live.resolve(ref) for name, ref in ends.outputs.items()}
