@@ -423,3 +423,45 @@ def test_the_first_rows_of_a_batch(tf, live):
     saved = live(build)
     other_batches(saved, build, live, [1, 8, 20])
     assert load(saved.prefix.with_name("out.npz")).outputs[0].shape == (None, 3)
+
+
+def test_the_one_size_that_indices_of_any_length_can_have(tf, live):
+    """A factorisation machine whose placeholders leave the number of fields open, which only a reshape tells."""
+
+    def build():
+        indices, values = (tf.placeholder(dtype, [None, None], name=name) for dtype, name in ((tf.int32, "indices"), (tf.float32, "values")))
+        vectors = tf.nn.embedding_lookup(tf.get_variable("table", [20, 3]), indices) * tf.reshape(values, [-1, 4, 1])
+        y = tf.identity(dense(tf, tf.reshape(vectors, [-1, 12]), 2, "out"), name="y")
+        return Net({indices: np.arange(12, dtype=np.int32).reshape(3, 4), values: rows(3, 4)}, [y])
+
+    program = live(build).matches()
+    assert [port.shape for port in program.inputs] == [(None, 4), (None, 4)]
+
+
+def test_a_picture_that_could_be_cut_to_several_is_of_no_size(tf, live):
+    """reshape(maps, [-1, 98]), of maps of 7 x 7, also takes those of pictures of 98 x 98, as many rows each."""
+
+    def build():
+        x = tf.placeholder(tf.float32, [None, None, None, 2], name="x")
+        maps = tf.nn.max_pool(x, [1, 2, 2, 1], [1, 2, 2, 1], "SAME")
+        return Net({x: rows(2, 14, 14, 2)}, [tf.identity(dense(tf, tf.reshape(maps, [-1, 98]), 3, "a"), name="y")])
+
+    saved = live(build)
+    with pytest.raises(GraphError, match=r"the graph leaves sizes open, which may be fixed: --shape x=\?,SIZE,SIZE,2"):
+        saved.convert()
+    saved.matches(shapes={"x": (None, 14, 14, 2)})
+
+
+def test_a_number_of_rows_that_the_graph_was_built_for_is_asked_for(tf, live):
+    """Other examples of the batch as negatives, rotated by slices of a fixed size."""
+
+    def build():
+        x, wanted = (tf.placeholder(tf.float32, [None, 6], name=name) for name in ("x", "wanted"))
+        a, b = dense(tf, x, 4, "a"), dense(tf, wanted, 4, "b")
+        rotated = tf.concat([tf.slice(b, [1, 0], [4, -1]), tf.slice(b, [0, 0], [1, -1])], 0)
+        return Net({x: rows(5, 6), wanted: rows(5, 6, seed=2)}, [tf.identity(a * rotated, name="y")])
+
+    saved = live(build)
+    with pytest.raises(GraphError, match=r"built for a fixed number of rows, say which: --shape x=ROWS,6 --shape wanted=ROWS,6"):
+        saved.convert()
+    saved.matches(shapes={"x": (5, 6), "wanted": (5, 6)})

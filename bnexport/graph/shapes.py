@@ -24,6 +24,7 @@ from bnexport.text import TEXT, dtype_of
 PROBES = (11, 13)  # two batch sizes that no real dimension is likely to be, so that a confusion shows as an error
 _PARTS = 60  # 2, 3, 4, 5 and 6 divide it: batches that come in such parts are followed with sizes that it divides
 OPEN_SIZES = (96, 128)  # for an image's height or width that the graph leaves open
+_MOST_SIZES = 16  # that are tried in the place of open ones
 _SMALL_SIZES = ((2, 2), (2, 8), (2, 24))  # batch and open size, of which the first that fits the network shows what is cut off
 _LARGE_SIZES = ((17, 640),)
 _SLICES = frozenset({"Slice", "StridedSlice"})
@@ -116,6 +117,8 @@ def follow(live: Live, inputs: Mapping[str, Ref], outputs: Sequence[Ref], order:
                 return _probe_twice(live, declared, order, PROBES, batch, PROBES)
             except GraphError:
                 pass  # what was found first is told
+            if batch is None and (sized := _of_one_size(live, declared, order, outputs)) is not None:
+                return sized
         if batch is None:
             splits = (live.graph.nodes[name].attrs["num_split"] for name in order if live.graph.nodes[name].op == "Split")
             parts = lcm(_PARTS, *splits)
@@ -153,6 +156,26 @@ def _fitting_rows(live: Live, declared: Mapping[Ref, tuple[int | None, ...]], or
             continue
         fitting.append(rows)
     return fitting[0] if len(fitting) == 1 else None
+
+
+def _of_one_size(live: Live, declared: Mapping[Ref, tuple[int | None, ...]], order: Sequence[str], outputs: Sequence[Ref]) -> Shapes | None:
+    """What is found with the one size that the graph reshapes something to and that can stand for all that are open; None where there is no such.
+
+    Indices of shape [?, ?] are those of as many fields as reshape(values, [-1, fields, 1]) has. Each row has to give one row: a picture that is too
+    large is cut to several by reshape(maps, [-1, pixels]).
+    """
+    targets = [live.inputs(live.graph.nodes[name])[1] for name in order if live.graph.nodes[name].op == "Reshape"]
+    sizes = sorted({int(size) for target in targets if not live.is_dynamic(target) for size in live.value(target).reshape(-1) if size > 1})
+    found = []
+    for size in sizes[:_MOST_SIZES]:
+        fixed = {ref: (*shape[:1], *(size if open_ is None else open_ for open_ in shape[1:])) for ref, shape in declared.items()}
+        try:
+            shapes = _probe_twice(live, fixed, order, PROBES, None)
+        except BnexportError:
+            continue  # it does not fit
+        if all(tuple(probe.shape[:1] for probe in shapes.found[ref][:2]) == tuple((rows,) for rows in PROBES) for ref in outputs):
+            found.append(shapes)
+    return found[0] if len(found) == 1 else None
 
 
 def _probe_twice(
@@ -291,8 +314,10 @@ def _open_batch(live: Live, inputs: Mapping[str, Ref], declared: Mapping[Ref, tu
     opened = {name: declared[ref] for name, ref in inputs.items() if declared[ref] and declared[ref][0] is None}
     if given and opened:
         return f"; if the number of rows is among {' and '.join(given)}, say it of the data as well: {_shape_options(opened, 'ROWS')}"
-    opened = {name: declared[ref] for name, ref in inputs.items() if None in declared[ref][1:]}
-    return f"; the graph leaves sizes open, which may be fixed: {_shape_options(opened, '?')}" if opened else ""
+    further = {name: declared[ref] for name, ref in inputs.items() if None in declared[ref][1:]}
+    if further:
+        return f"; the graph leaves sizes open, which may be fixed: {_shape_options(further, '?')}"
+    return f"; if the graph was built for a fixed number of rows, say which: {_shape_options(opened, 'ROWS')}" if opened else ""
 
 
 def _shape_options(shapes: Mapping[str, Sequence[int | None]], first: str) -> str:
