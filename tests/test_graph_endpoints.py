@@ -262,6 +262,30 @@ def test_a_generator_that_samples_is_a_network_of_its_own(tf, live, codes):
     saved.matches(outputs=["generator_1/Tanh"])
 
 
+@pytest.mark.parametrize("normalised", [False, True])
+def test_an_actor_in_front_of_its_critic_is_listed(tf, live, normalised):
+    """The critic takes the action that is fed, and, for the actor's loss, the actor's own."""
+
+    def build():
+        x, action, value = (tf.placeholder(tf.float32, [None, n], name=name) for name, n in (("x", 6), ("action", 2), ("value", 1)))
+        state = (x - tf.get_variable("mean", [6], trainable=False)) / 2.0 if normalised else x
+        with tf.variable_scope("actor"):
+            chosen = tf.tanh(dense(tf, hidden(tf, state), 2, "out"), name="chosen")
+        values = []
+        for acted in (action, chosen):
+            with tf.variable_scope("critic", reuse=len(values) > 0):
+                values.append(dense(tf, tf.nn.relu(dense(tf, tf.concat([state, acted / 3.0], 1), 5, "first")), 1, "last"))
+        tf.train.AdamOptimizer().minimize(tf.reduce_mean(tf.square(values[0] - value)), name="critics")
+        tf.train.AdamOptimizer().minimize(-tf.reduce_mean(values[1]), name="actors")
+        tf.identity(dense(tf, x, 2, "apart"), name="another")
+        return Net({x: X}, [chosen])
+
+    saved = live(build)
+    with pytest.raises(AmbiguousNetwork, match=r"--output actor/chosen  \(from x, in the place of action\)"):
+        saved.convert()
+    saved.matches(outputs=("actor/chosen",))
+
+
 def test_networks_that_share_nothing_are_listed(tf, live):
     def build():
         x = tf.placeholder(tf.float32, [None, 6], name="x")
@@ -806,7 +830,8 @@ def test_both_networks_that_a_gradient_penalty_lies_between(tf, live):
 
     with pytest.raises(AmbiguousNetwork) as raised:
         live(build).convert()
-    assert re.findall(r"--output (\S+)", str(raised.value)) == ["critic_1/add_1", "critic_2/add_1"]
+    assert re.findall(r"--output (\S+)", str(raised.value)) == ["critic_1/add_1", "critic_2/add_1", "add_1"]
+    assert "--output add_1  (from noise, in the place of real)" in str(raised.value)  # the generator
 
 
 @pytest.mark.parametrize("kind", ["sigmoid", "softmax"])

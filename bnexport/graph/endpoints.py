@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import permutations
 
 from bnexport.errors import AmbiguousNetwork, GraphError, UsageError
 from bnexport.graph import ops
@@ -64,6 +65,9 @@ def find_endpoints(live: Live, named: Collection[Ref] = ()) -> Endpoints:
         )
     if len(groups) > 1:
         offers = [_offer(live, refs) for refs in groups] + [_offer(live, [ref], ", which nothing takes") for ref in dict.fromkeys(search.lying)]
+        offered = {ref for refs in groups for ref in refs} | set(search.lying)
+        actions = {ref: fed for ref, fed in _stand_ins(search.flow).items() if ref not in offered and search.is_certain(ref)}
+        offers += [_offer(live, [ref], f", in the place of {fed}") for ref, fed in actions.items()]
         lines = "\n".join(offers[:_LISTED])
         more = f"\n  and {len(offers) - _LISTED} more" if len(offers) > _LISTED else ""
         raise AmbiguousNetwork(f"{live.graph.source}: the graph holds {len(groups)} networks that share no layer; choose one of\n{lines}{more}")
@@ -80,6 +84,30 @@ def _offer(live: Live, ends: list[Ref], remark: str = "") -> str:
     """The line that offers a network to the user, and says what it is computed from."""
     names = " --output ".join(str(_authors_name(live, r)) for r in ends)
     return f"  --output {names}  (from {_listing(by_name(live, sources_of(live, ends)))}{remark})"
+
+
+def _stand_ins(flow: Flow) -> dict[Ref, Ref]:
+    """What stands where an input does in another use of the same weights, and that input: an actor's action, in front of its critic."""
+    live = flow.live
+    uses: dict[Ref, list[Ref]] = {}
+    for name in sorted(flow.weighted):
+        operands = live.inputs(live.graph.nodes[name])
+        if live.graph.nodes[name].op in _PRODUCTS and not live.is_dynamic(operands[1]):
+            uses.setdefault(operands[1], []).append(operands[0])
+    found: dict[Ref, Ref] = {}
+    pairs = [pair for data in uses.values() for pair in permutations(dict.fromkeys(data[:_LISTED]), 2)]
+    seen: set[tuple[Ref, Ref]] = set()
+    while pairs:
+        fed, made = pair = pairs.pop()
+        if fed == made or pair in seen:
+            continue
+        seen.add(pair)
+        nodes = live.graph.nodes[fed.node], live.graph.nodes[made.node]
+        if fed in flow.sources and made.node in flow.touched:
+            found[made] = fed
+        elif nodes[0].op == nodes[1].op:
+            pairs += zip(*map(live.inputs, nodes), strict=False)
+    return found
 
 
 def _unsaved_weights(live: Live) -> str:
@@ -205,7 +233,7 @@ class _Networks:
                     rest.append((weighted, refs))
             groups = [*rest, (mine, members)]
         networks = [refs for _, refs in groups]
-        return [[ref for ref in refs if self._is_certain(ref)] or refs for refs in networks]
+        return [[ref for ref in refs if self.is_certain(ref)] or refs for refs in networks]
 
     def _penalised(self, ends: list[Ref]) -> list[Ref]:
         """The ends of a network that only penalties are computed from, where there are others."""
@@ -224,7 +252,7 @@ class _Networks:
                     stack.append(ref.node)
         return found
 
-    def _is_certain(self, end: Ref) -> bool:
+    def is_certain(self, end: Ref) -> bool:
         """Whether an end depends on no random numbers, as one between real and generated examples does that a penalty is put on."""
         names = topological(self.live.graph, [end.node], self.live.inputs)
         return not any(ops.is_random(self.live.graph.nodes[name].op) for name in names)
