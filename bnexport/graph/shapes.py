@@ -24,7 +24,7 @@ from bnexport.text import TEXT, dtype_of
 PROBES = (11, 13)  # two batch sizes that no real dimension is likely to be, so that a confusion shows as an error
 _PARTS = 60  # 2, 3, 4, 5 and 6 divide it: batches that come in such parts are followed with sizes that it divides
 OPEN_SIZES = (96, 128)  # for an image's height or width that the graph leaves open
-_MOST_SIZES = 16  # that are tried in the place of open ones
+_MOST_SIZES = 16  # more are not tried in the place of open ones
 _SMALL_SIZES = ((2, 2), (2, 8), (2, 24))  # batch and open size, of which the first that fits the network shows what is cut off
 _LARGE_SIZES = ((17, 640),)
 _SLICES = frozenset({"Slice", "StridedSlice"})
@@ -167,7 +167,7 @@ def _of_one_size(live: Live, declared: Mapping[Ref, tuple[int | None, ...]], ord
     targets = [live.inputs(live.graph.nodes[name])[1] for name in order if live.graph.nodes[name].op == "Reshape"]
     sizes = sorted({int(size) for target in targets if not live.is_dynamic(target) for size in live.value(target).reshape(-1) if size > 1})
     found = []
-    for size in sizes[:_MOST_SIZES]:
+    for size in sizes if len(sizes) <= _MOST_SIZES else ():
         fixed = {ref: (*shape[:1], *(size if open_ is None else open_ for open_ in shape[1:])) for ref, shape in declared.items()}
         try:
             shapes = _probe_twice(live, fixed, order, PROBES, None)

@@ -1,6 +1,5 @@
 """Diagonals and bands of the matrices in the last two dimensions."""
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
