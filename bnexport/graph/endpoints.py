@@ -293,8 +293,8 @@ class _Networks:
     def _only_feeds(self, name: str) -> bool:
         """Whether losses and penalties are all that is computed from an end."""
         users = self.flow.followers(name)
-        compared = all(u.name in self.flow.lossy or u.name in self.ends.compared_to_constants for u in users)
-        return bool(users) and (compared or self.ends.is_term_of_loss(name))
+        compared = all(u.name in self.flow.lossy or u.name in self.ends.losses.compared_to_constants for u in users)
+        return bool(users) and (compared or self.ends.losses.is_term_of_loss(name))
 
     def _is_saved(self, refs: list[Ref]) -> bool:
         names = topological(self.live.graph, [r.node for r in refs], self.live.inputs)
