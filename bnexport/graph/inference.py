@@ -19,11 +19,8 @@ from bnexport.graph.labels import take_rows_of_inputs
 from bnexport.graph.live import Live
 from bnexport.graph.lower import Lowered, lower, missing_operators
 from bnexport.graph.names import find_named
-from bnexport.graph.partitions import join_partitions
-from bnexport.graph.preprocessing import write_out_preprocessing
 from bnexport.graph.provenance import by_key, untouched_statistics
 from bnexport.graph.shapes import Shapes, follow
-from bnexport.graph.sparse_inputs import write_out_sparse
 from bnexport.graph.statistics import Replacement, averages_kept, batch_statistics, refuse_mixtures, use_moving_statistics
 from bnexport.graph.variables import Variables
 from bnexport.graph.writes import written_before_read, written_in_passing
@@ -32,6 +29,9 @@ from bnexport.program import Port
 from bnexport.text import name_of
 
 _AVERAGE = "/ExponentialMovingAverage"
+_LOOKUPS_AND_SPARSE = ("Lookup", "DenseBincount", "SparseToDense", "SparseRe", "SparseFill", "SparseSegment", "SparseTensorDense")
+_STITCHES = ("DynamicStitch", "ParallelDynamicStitch")
+"""How operators begin that few graphs have; the stages for them are only imported where there are any."""
 
 
 @dataclass(slots=True)
@@ -77,7 +77,10 @@ def read_inference(location: Location, options: Options) -> Inference:
     checkpoint = Checkpoint(location)
     graph = read_graph(checkpoint)
     inline_functions(graph)
-    write_out_preprocessing(graph, checkpoint)
+    if _holds(graph, *_LOOKUPS_AND_SPARSE):
+        from bnexport.graph.preprocessing import write_out_preprocessing
+
+        write_out_preprocessing(graph, checkpoint)
     averages = averaged_keys(checkpoint)
     if options.averages and not averages:
         raise UsageError(f"{checkpoint.prefix} holds no averages of weights (keys that end in {_AVERAGE} beside their variable); leave out --ema")
@@ -90,10 +93,16 @@ def read_inference(location: Location, options: Options) -> Inference:
     decide_certain_draws(live)
     dropouts = remove_dropout(live)
     remove_silent_noise(live)
-    write_out_sparse(live)
+    if _holds(graph, *_LOOKUPS_AND_SPARSE):
+        from bnexport.graph.sparse_inputs import write_out_sparse
+
+        write_out_sparse(live)
     moving = use_moving_statistics(live, options.statistics)
     choose_by_data(live)
-    join_partitions(live)
+    if _holds(graph, *_STITCHES):
+        from bnexport.graph.partitions import join_partitions
+
+        join_partitions(live)
     take_rows_of_inputs(live)
     ends = _endpoints(live, options)
     inputs = {live.resolve(ref): name for name, ref in ends.inputs.items()}
@@ -114,6 +123,10 @@ def read_inference(location: Location, options: Options) -> Inference:
     for layer in lowered.layers:
         layer.provenance = by_key(live, layer.provenance)
     return Inference(live, ends, inputs, outputs, order, shapes, lowered, dropouts, moving, averages)
+
+
+def _holds(graph: Graph, *beginnings: str) -> bool:
+    return any(node.op.startswith(beginnings) for node in graph.nodes.values())
 
 
 def _write_out_loops(live: Live, options: Options) -> None:

@@ -33,6 +33,7 @@ class Variables:
         self._averaged = averaged or {}
         self._saved = _restored_variables(graph, checkpoint)
         self._named = checkpoint.program_names()
+        self._arrays: dict[str, Array] = {}
 
     def saved(self, node: Node) -> Saved:
         """
@@ -70,6 +71,8 @@ class Variables:
         Raises:
             ContradictoryGraph: graph and checkpoint give the variable different shapes.
         """
+        if node.name in self._arrays:
+            return self._arrays[node.name]
         saved = self.saved(node)
         info = self.checkpoint.info(saved.key)
         shape = tuple(length for _, length in saved.part) if saved.part else info.shape
@@ -82,8 +85,8 @@ class Variables:
                 f"{self.graph.source} gives the variable {node.name!r} the shape {declared}, but {self.checkpoint.prefix} holds {list(shape)} "
                 f"under {saved.key!r}: the two files do not belong together"
             )
-        if saved.part is None:
-            return self.checkpoint.stored(saved.key)
+        if saved.part is None:  # (a part is read whole, and is not kept)
+            return self._arrays.setdefault(node.name, self.checkpoint.stored(saved.key))
         whole = self.checkpoint.read(saved.key)
         return InMemory(whole[tuple(slice(start, start + length) for start, length in saved.part)])
 
