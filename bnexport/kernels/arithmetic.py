@@ -113,7 +113,7 @@ def _divisor(y: NDArray) -> NDArray:
     return y
 
 
-def _truncated_quotient(x: NDArray, y: NDArray) -> Any:
+def truncated_quotient(x: NDArray, y: NDArray) -> Any:
     """x / y rounded towards zero, in an integer dtype, as C divides."""
     floor = np.floor_divide(x, _divisor(y))
     inexact_negative = (np.remainder(x, y) != 0) & ((x < 0) != (y < 0))
@@ -123,13 +123,13 @@ def _truncated_quotient(x: NDArray, y: NDArray) -> Any:
 @op("Div", infer=elementwise)
 def div(attrs: Attrs, x: NDArray, y: NDArray) -> Any:
     """x / y; between integers rounded towards zero."""
-    return _truncated_quotient(x, y) if is_integer(x.dtype) else np.true_divide(x, y)
+    return truncated_quotient(x, y) if is_integer(x.dtype) else np.true_divide(x, y)
 
 
 @op("TruncateDiv", infer=elementwise)
 def truncate_div(attrs: Attrs, x: NDArray, y: NDArray) -> Any:
     """x / y rounded towards zero."""
-    return _truncated_quotient(x, y) if is_integer(x.dtype) else np.trunc(np.true_divide(x, y))
+    return truncated_quotient(x, y) if is_integer(x.dtype) else np.trunc(np.true_divide(x, y))
 
 
 @op("FloorDiv", infer=elementwise)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from bnexport.errors import InputError
+from bnexport.kernels.arithmetic import truncated_quotient
 from bnexport.kernels.rules import integers, is_integer, known
 from bnexport.kernels.table import Abstract, Attrs, Infer, NDArray, op, shapes_differ
 
@@ -100,7 +101,10 @@ for _kind in _KINDS:
 
 @op("SegmentMean", infer=_sorted)
 def segment_mean(attrs: Attrs, x: NDArray, segments: NDArray) -> NDArray:
-    """The means of the slices of x that share a segment; segments are sorted, and the mean of none is 0."""
+    """The means of the slices of x that share a segment; segments are sorted, and the mean of none is 0.
+
+    Of integers it is rounded towards zero.
+    """
     total, number = _of_sorted(x, segments, "Sum")
     each = np.maximum(number, 1).reshape(-1, *[1] * (x.ndim - 1))
-    return np.asarray(total // each if is_integer(x.dtype) else total / each).astype(x.dtype)
+    return np.asarray(truncated_quotient(total, each) if is_integer(x.dtype) else total / each).astype(x.dtype)
