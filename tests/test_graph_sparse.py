@@ -157,6 +157,24 @@ def test_what_a_matrix_with_zeros_does_not_tell_is_refused(tf, live):
     assert "SparseToDense" in str(error.value)
 
 
+@pytest.mark.parametrize("repeated", [False, True])
+def test_elements_at_the_same_position_of_what_becomes_dense(tf, live, repeated):
+    """The last of them stays; everywhere else they are summed."""
+    positions = [[0, 1], [2, 0], [0, 1] if repeated else [2, 3]]
+
+    def build():
+        x = tf.placeholder(tf.float32, [None, 3], name="x")
+        matrix = tf.sparse_to_dense(positions, [3, 4], tf.get_variable("values", initializer=[1.0, 2.0, 3.0]), 0.0, validate_indices=False)
+        return Net({x: rows(4, 3)}, [tf.matmul(x, matrix, name="y")])
+
+    saved = live(build)
+    if repeated:
+        with pytest.raises(UnsupportedOps, match="SparseToDense"):
+            saved.convert()
+    else:
+        saved.matches()
+
+
 def test_a_product_with_a_dense_tensor(tf, live):
     def build():
         x = tf.sparse_placeholder(tf.float32, [None, 6], name="x")

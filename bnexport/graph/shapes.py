@@ -109,7 +109,7 @@ def follow(live: Live, inputs: Mapping[str, Ref], outputs: Sequence[Ref], order:
         if batch is None or not _mixes_rows(live, [_probe(live, declared, order, size, OPEN_SIZES[0], batch) for size in PROBES], order):
             return shapes
         mixed = True
-    except (AmbiguousNetwork, DependsOnData):
+    except (AmbiguousNetwork, DependsOnData, UnsupportedOps):
         raise
     except GraphError as error:
         if any(size is None for shape in declared.values() for size in shape[1:]):

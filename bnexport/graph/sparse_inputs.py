@@ -8,10 +8,14 @@ the Laplacian of a graph, an ordinary matrix. Elements at the same position are 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from bnexport.errors import BnexportError
 from bnexport.graph import ops
 from bnexport.graph.graphdef import Node, Ref
 from bnexport.graph.live import Live
 from bnexport.graph.shapes import input_dtype
+from bnexport.program import take_name
 
 PARTS = "_sparse_parts"
 """The attribute of a dense input of our own making: the references of positions, values and shape that the graph has in its place."""
@@ -77,6 +81,8 @@ class _Dense:
         refs = self.live.inputs(node)
         order = (0, 2, 1) if node.op == "SparseToDense" else (0, 1, 2)
         sparse = _Sparse(*(refs[i] for i in order))
+        if node.op == "SparseToDense" and self._may_repeat(self._in_any_order(sparse).positions):
+            return  # of elements at the same position the last one stays, and they are not summed
         dense = self._dense(sparse, self._sizes(node, refs, sparse))
         if dense is not None and (dense_node := _OPERATORS[node.op](self.live, node, dense, refs)) is not None:
             self.live.put([dense_node])
@@ -88,7 +94,7 @@ class _Dense:
             sizes: its shape, as far as the graph tells.
         """
         live = self.live
-        sparse = _Sparse(self._in_any_order(sparse.positions, 0), self._in_any_order(sparse.values, 1), sparse.shape)
+        sparse = self._in_any_order(sparse)
         if sparse in self.made:
             return self.made[sparse]
         node = live.graph.nodes[sparse.values.node]
@@ -102,13 +108,24 @@ class _Dense:
             self.made[sparse] = found
         return found
 
-    def _in_any_order(self, ref: Ref, output: int) -> Ref:
-        """Positions or values before they were sorted, by which the tensor stays the same."""
-        node = self.live.graph.nodes[ref.node]
-        while node.op == "SparseReorder" and ref.output == output:
-            ref = self.live.inputs(node)[output]
-            node = self.live.graph.nodes[ref.node]
-        return ref
+    def _may_repeat(self, positions: Ref) -> bool:
+        """Whether constant positions are not certainly different; a sparse tensor that is fed holds none twice."""
+        if self.live.is_dynamic(positions):
+            return False
+        try:
+            known = self.live.value(positions)
+        except BnexportError:  # an operator without a kernel
+            return True
+        return len(np.unique(known, axis=0)) < len(known)
+
+    def _in_any_order(self, sparse: _Sparse) -> _Sparse:
+        """Positions and values before they were sorted together, by which the tensor stays the same."""
+        node = self.live.graph.nodes[sparse.values.node]
+        while node.op == "SparseReorder" and (sparse.positions, sparse.values) == (Ref(node.name, 0), Ref(node.name, 1)):
+            positions, values, _ = self.live.inputs(node)
+            sparse = sparse._replace(positions=positions, values=values)
+            node = self.live.graph.nodes[values.node]
+        return sparse
 
     def _scattered(self, sparse: _Sparse) -> Ref:
         name = f"{sparse.values.node}/dense"
@@ -152,9 +169,7 @@ class _Dense:
         return (node.op.startswith("Sparse") or value.ndim == 0) and (not node.op.endswith("Div") or bool(value.all()))
 
     def _free(self, name: str) -> str:
-        while name in self.live.graph.nodes:
-            name += "_1"
-        return name
+        return take_name(set(self.live.graph.nodes), name)
 
     # ---- sizes
 
