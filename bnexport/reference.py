@@ -31,7 +31,6 @@ NDArray = np.ndarray[Any, Any]
 _COLLECTIONS = ("variables", "trainable_variables", "local_variables")
 _TABLE_COLLECTIONS = ("table_initializer", "saved_model_main_op", "legacy_init_op")
 _INIT_SIGNATURE = "__saved_model_init_op"
-_MANY = 64  # more layers than anyone feeds a keep probability of its own to
 _UNFED = re.compile(r"You must feed a value for placeholder tensor '(\S+)'")
 _GONE = re.compile(r"Tensor (\S+), specified in either feed_devices or fetch_devices was not found")
 
@@ -468,7 +467,9 @@ def _as_sparse(parts: Iterable[Any], dense: NDArray) -> dict[Any, NDArray]:
 
 def _sizes(tensor: Any) -> tuple[int, ...]:
     """The shape of a setting: of a scalar unless it says otherwise; of a vector of any length, such as a probability for each layer, a long one."""
-    return tuple(_MANY if size is None else size for size in tensor.shape.as_list()) if tensor.shape.rank is not None else ()
+    from bnexport.graph.dropout import MANY
+
+    return tuple(MANY if size is None else size for size in tensor.shape.as_list()) if tensor.shape.rank is not None else ()
 
 
 def _parsed(name: str) -> tuple[str, int]:

@@ -31,7 +31,7 @@ _SPARSE_FACTORS = ("SparseDenseCwiseMul", "SparseDenseCwiseDiv")
 _LOOKUPS = ("Gather", "GatherV2")
 _TOLERANCE = 1e-4  # the factor is often rounded to float16 or float32 by whoever wrote it
 _UNIFORM = frozenset({"RandomUniform", "StatelessRandomUniform", "StatelessRandomUniformV2"})
-_MANY = 64  # more layers than anyone feeds a keep probability of its own to
+MANY = 64  # more layers than anyone feeds a keep probability of its own to
 _TRIAL = 0.625  # stands for a keep probability or rate that is fed: any value that is not 0, 0.5 or 1 tells keep from rate
 
 
@@ -236,8 +236,8 @@ def _fed_shapes(live: Live, leaf: Ref) -> list[tuple[int, ...]]:
     node = live.graph.nodes[leaf.node]
     shape = (node.attrs.get("_output_shapes") or [node.attrs.get("shape")])[0]
     if shape is None or len(shape) == 0:  # (in old graphs an empty shape may also be an unknown one)
-        return [(), (_MANY,)]
-    return [tuple(_MANY if size is None else size for size in shape)]
+        return [(), (MANY,)]
+    return [tuple(MANY if size is None else size for size in shape)]
 
 
 def _fed_leaf(live: Live, threshold: Ref) -> Ref | None:

@@ -156,6 +156,10 @@ def _solved(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
 @op("MatrixSolve", infer=_solved)
 def matrix_solve(attrs: Attrs, a: NDArray, b: NDArray) -> NDArray:
     """x with a · x = b, or adjoint(a) · x = b, for the matrices in the last two dimensions."""
+    return _solution(attrs, a, b)
+
+
+def _solution(attrs: Attrs, a: NDArray, b: NDArray) -> NDArray:
     try:
         return np.linalg.solve(a.swapaxes(-1, -2).conj() if attrs.get("adjoint", False) else a, b)
     except np.linalg.LinAlgError as cause:
@@ -165,8 +169,7 @@ def matrix_solve(attrs: Attrs, a: NDArray, b: NDArray) -> NDArray:
 @op("MatrixTriangularSolve", infer=_solved)
 def matrix_triangular_solve(attrs: Attrs, a: NDArray, b: NDArray) -> NDArray:
     """MatrixSolve, of which only the lower triangle of a is looked at, or the upper one."""
-    triangle = np.tril(a) if attrs.get("lower", True) else np.triu(a)
-    return matrix_solve(attrs, triangle, b)  # type: ignore[no-any-return]  # registered kernels are callables of anything
+    return _solution(attrs, np.tril(a) if attrs.get("lower", True) else np.triu(a), b)
 
 
 def _triples(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:

@@ -85,6 +85,10 @@ def _lowest(dtype: "np.dtype[Any]") -> Any:
 @op("MaxPool", "MaxPool3D", infer=_pooled)
 def max_pool(attrs: Attrs, x: NDArray) -> NDArray:
     """The largest element of each window (`ksize`, `strides`, `padding`, `explicit_paddings`, `data_format`)."""
+    return _largest(attrs, x)
+
+
+def _largest(attrs: Attrs, x: NDArray) -> NDArray:
     images = first_to_last(x) if channels_first(attrs) else x
     result = _running(images, pool_slides(attrs, images.shape), np.maximum, _lowest(x.dtype))
     return np.ascontiguousarray(last_to_first(result)) if channels_first(attrs) else result
@@ -93,7 +97,7 @@ def max_pool(attrs: Attrs, x: NDArray) -> NDArray:
 @op("MaxPoolV2", infer=_pooled_v2)
 def max_pool_v2(attrs: Attrs, x: NDArray, ksize: NDArray, strides: NDArray) -> NDArray:
     """MaxPool with window and strides as operands."""
-    return max_pool(_v2(attrs, ksize, strides), x)  # type: ignore[no-any-return]  # registered kernels are callables of anything
+    return _largest(_v2(attrs, ksize, strides), x)
 
 
 def _pooled_with_positions(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
