@@ -1,14 +1,14 @@
 """Arrays that are computed while they are written: a stored kernel times factors, rounded once."""
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from bnexport.errors import BadStatistics
-from bnexport.program import Array, InMemory, materialize, ranges, shares
+from bnexport.program import Array, InMemory, Read, materialize, pieces
 
 NDArray = np.ndarray[Any, Any]
 
@@ -18,17 +18,14 @@ CAST_ELEMENTS = 1024
 
 @dataclass(slots=True)
 class Deferred:
-    """An array that is computed when its pieces are asked for, and forgotten after."""
+    """An array that is computed when it is read, and forgotten after."""
 
     shape: tuple[int, ...]
     dtype: "np.dtype[Any]"
     compute: Callable[[], NDArray]
 
-    def pieces(self) -> Iterator[NDArray]:
-        return self.shares(1)[0]
-
-    def shares(self, count: int) -> list[Iterator[NDArray]]:
-        return InMemory(np.asarray(self.compute())).shares(count)
+    def readers(self, count: int) -> list[Read]:
+        return InMemory(np.asarray(self.compute())).readers(count)
 
 
 @dataclass(slots=True)
@@ -51,30 +48,19 @@ class Folded:
     def shape(self) -> tuple[int, ...]:
         return self.source.shape
 
-    def pieces(self) -> Iterator[NDArray]:
+    def readers(self, count: int) -> list[Read]:
         """
         Raises:
-            BadStatistics: a value is NaN or infinite.
+            BadStatistics: when it is read: a value is NaN or infinite.
         """
-        return self.shares(1)[0]
+        return [partial(self._read, read) for read in self.source.readers(count)]
 
-    def shares(self, count: int) -> list[Iterator[NDArray]]:
-        sources = shares(self.source, count)
-        return [self._folded(pieces, part.start) for pieces, part in zip(sources, ranges(math.prod(self.shape), len(sources)), strict=True)]
-
-    def _folded(self, pieces: Iterator[NDArray], start: int) -> Iterator[NDArray]:
-        """What becomes of pieces of the source, before which come `start` elements: in the same memory where that may be written to, so that more of
-        it stays in the cache."""
-        buffer = np.empty(0, self.dtype)
-        for piece in pieces:
-            result = piece
-            if not piece.flags.writeable or piece.dtype != self.dtype:
-                if buffer.size < piece.size:
-                    buffer = np.empty(piece.size, self.dtype)
-                result = buffer[: piece.size]
-            self._compute(piece, start, result)
-            start += piece.size
-            yield result
+    def _read(self, read: Read, part: range, buffer: NDArray) -> NDArray:
+        """The product, in the memory of the source's values where that may be written to, so that more of it stays in the cache."""
+        piece = read(part, buffer if self.source.dtype == self.dtype else np.empty(len(part), self.source.dtype))
+        result = piece if piece.flags.writeable and piece.dtype == self.dtype else buffer
+        self._compute(piece, part.start, result)
+        return result
 
     def _compute(self, piece: NDArray, start: int, out: NDArray) -> None:
         # Overflow shows as infinity, which is refused below with its name.
@@ -136,7 +122,7 @@ def weighted_row_sum(kernel: Array, weights: NDArray) -> NDArray:
     total = np.zeros(columns)
     row = 0
     held = np.empty(0)
-    for piece in kernel.pieces():
+    for piece in pieces(kernel):
         values = np.concatenate([held, piece.astype(np.float64)]) if held.size else piece.astype(np.float64)
         whole = values.size // columns
         total += rows[row : row + whole] @ values[: whole * columns].reshape(whole, columns)

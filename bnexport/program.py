@@ -1,12 +1,14 @@
 """The dataclasses that everything meets at: a program is what a network computes, layer by layer.
 
 The converter builds a `Program`, a format writes it, and the runner reads it back. Nothing here computes. Arrays may still be on disk: whatever
-has a shape, a dtype and `pieces()` can stand where an array is expected, so that a model larger than memory can be converted.
+has a shape, a dtype and `readers()` can stand where an array is expected, so that a model larger than memory can be converted.
 """
 
+import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -14,6 +16,13 @@ import numpy as np
 PIECE_BYTES = 3 << 19
 """How much of an array is read, folded and written at a time: what a core's cache holds, and enough for Python's own time not to count. Where a file
 takes twice as much at once, Linux looks for huge pages to keep it in, which can take as long as everything else."""
+
+Read = Callable[[range, "np.ndarray[Any, Any]"], "np.ndarray[Any, Any]"]
+"""Gives a range of an array's elements, row-major, as a one-dimensional array in the array's dtype.
+
+The second argument is memory for that many elements, which the result may lie in. Until that memory is lent again, whoever asked may write over the
+result, unless it is read-only.
+"""
 
 
 @runtime_checkable
@@ -26,33 +35,28 @@ class Array(Protocol):
     @property
     def dtype(self) -> "np.dtype[Any]": ...
 
-    def pieces(self) -> Iterator["np.ndarray[Any, Any]"]:
-        """The elements in row-major order, as consecutive one-dimensional arrays of about `PIECE_BYTES`.
+    def readers(self, count: int) -> list[Read]:
+        """A function for each of `count` threads. Together they are asked for every element, once, in ranges of any size and in any order.
 
-        A piece is valid until the next is asked for; its memory is then used again. Until then whoever asked for it may write over it, unless it is
-        read-only.
+        What can only be told of the whole, such as a checksum, is told when the last range is read.
         """
         ...
 
 
-@runtime_checkable
-class Shared(Array, Protocol):
-    """An array that several threads can read at a time."""
-
-    def shares(self, count: int) -> list[Iterator["np.ndarray[Any, Any]"]]:
-        """What `pieces` gives, in at most `count` iterators, each for a thread of its own and for the range of elements that `ranges` gives it."""
-        ...
+def parts(array: Array, first: int = 0) -> list[range]:
+    """The elements of an array as consecutive ranges of about `PIECE_BYTES`, none of which is empty; `first` of them in one of their own."""
+    size, step = math.prod(array.shape), max(1, PIECE_BYTES // max(1, array.dtype.itemsize))
+    ends = sorted({0, *range(first, size, step), size})
+    return [range(start, end) for start, end in pairwise(ends)]
 
 
-def shares(array: Array, count: int) -> list[Iterator["np.ndarray[Any, Any]"]]:
-    """The shares of an array, where it has any, or all of it as the only one."""
-    return array.shares(count) if isinstance(array, Shared) else [array.pieces()]
-
-
-def ranges(size: int, count: int) -> list[range]:
-    """The elements 0 to `size` as at most `count` consecutive ranges of about one length, of which none is empty unless there are no elements."""
-    count = max(1, min(size, count))
-    return [range(size * k // count, size * (k + 1) // count) for k in range(count)]
+def pieces(array: Array) -> Iterator["np.ndarray[Any, Any]"]:
+    """The elements of an array in row-major order, in one-dimensional arrays of about `PIECE_BYTES`; each is valid until the next is asked for."""
+    (read,) = array.readers(1)
+    ranges = parts(array)
+    buffer = np.empty(max(map(len, ranges), default=0), array.dtype)
+    for part in ranges:
+        yield read(part, buffer[: len(part)])
 
 
 @dataclass(slots=True)
@@ -78,19 +82,10 @@ class InMemory:
         """The values, for `np.asarray`, which would make an array of one object otherwise."""
         return self.values.astype(self.dtype if dtype is None else dtype, copy=bool(copy))
 
-    def pieces(self) -> Iterator["np.ndarray[Any, Any]"]:
-        return self.shares(1)[0]
-
-    def shares(self, count: int) -> list[Iterator["np.ndarray[Any, Any]"]]:
+    def readers(self, count: int) -> list[Read]:
         flat = np.ascontiguousarray(self.values).reshape(-1).view()
         flat.flags.writeable = False
-        step = max(1, PIECE_BYTES // max(1, flat.itemsize))
-
-        def share(part: range) -> Iterator[np.ndarray[Any, Any]]:
-            for start in range(part.start, part.stop, step):
-                yield flat[start : min(start + step, part.stop)]
-
-        return [share(part) for part in ranges(flat.size, count)]
+        return [lambda part, _: flat[part.start : part.stop]] * count
 
 
 def materialize(array: Array) -> "np.ndarray[Any, Any]":
@@ -99,10 +94,11 @@ def materialize(array: Array) -> "np.ndarray[Any, Any]":
         return array.values
     out = np.empty(array.shape, array.dtype)
     flat = out.reshape(-1)
-    start = 0
-    for piece in array.pieces():
-        flat[start : start + piece.size] = piece
-        start += piece.size
+    (read,) = array.readers(1)
+    for part in parts(array):
+        into = flat[part.start : part.stop]
+        if (piece := read(part, into)) is not into:
+            into[...] = piece
     return out
 
 

@@ -79,7 +79,7 @@ def test_what_is_public_has_a_docstring(path):
 def is_obvious(node):
     """Whether a method has its meaning from its protocol, or a kernel from TensorFlow's operator of the name it is registered under."""
     decorators = [ast.unparse(decorator) for decorator in getattr(node, "decorator_list", [])]
-    return "property" in decorators or any(decorator.startswith("op(") for decorator in decorators) or node.name in ("pieces", "shares", "invoke")
+    return "property" in decorators or any(decorator.startswith("op(") for decorator in decorators) or node.name in ("readers", "invoke")
 
 
 def test_the_extras_are_known():

@@ -6,8 +6,7 @@ tensorflow/core/util/tensor_bundle/tensor_bundle.cc
 
 import math
 import sys
-from collections.abc import Callable, Iterator
-from functools import partial, reduce
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,14 +14,14 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from bnexport.checkpoint.dtypes import STRING, swap_bytes, type_name
-from bnexport.checkpoint.files import Bytes, DataFile, crc32c, impostor, mask_crc32c
+from bnexport.checkpoint.files import DataFile, crc32c, impostor, mask_crc32c
 from bnexport.checkpoint.slices import Slice, partition
 from bnexport.checkpoint.table import Table
 from bnexport.checkpoint.tensors import Stored, TensorInfo, described, require_version
 from bnexport.checkpoint.wire import MalformedError, read_varint
-from bnexport.checksums import CRC32C, combined
+from bnexport.checksums import CRC32C, Checksum
 from bnexport.errors import CheckpointError, CorruptCheckpoint
-from bnexport.program import PIECE_BYTES, InMemory, ranges
+from bnexport.program import InMemory, Read, materialize
 from bnexport.protos import tensorflow_pb2 as pb
 
 
@@ -91,11 +90,11 @@ class Bundle:
         info = self._describe(name, entry)
         if entry.slices:
             self._parts(info, entry)
+        elif not info.dtype.hasobject:
+            return self._stored_entry(info, entry)
         else:
             self._open(info, entry)
-        if entry.slices or info.dtype.hasobject:
-            return Stored(info, lambda count: InMemory(self.read(name)).shares(count))
-        return Stored(info, partial(self._shares, info, entry))
+        return Stored(info, lambda count: InMemory(self.read(name)).readers(count))
 
     def _parts(self, info: TensorInfo, entry: pb.BundleEntryProto) -> list[tuple[tuple[slice, ...], TensorInfo, pb.BundleEntryProto]]:
         """Where each slice of a partitioned variable lies in it, with the slice's own entry; the files are known to hold all of them."""
@@ -129,53 +128,34 @@ class Bundle:
     def _read_entry(self, info: TensorInfo, entry: pb.BundleEntryProto) -> "np.ndarray[Any, Any]":
         if info.dtype.hasobject:
             return self._read_strings(info, entry)
-        file = self._open(info, entry)
-        values = np.empty(info.shape, info.dtype)
-        flat = values.reshape(-1).view(np.uint8)
-        buffers = (flat[at : at + PIECE_BYTES] for at in range(0, flat.size, PIECE_BYTES))
-        for _ in self._filled(info, file, entry.offset, flat.size, buffers, partial(self._require_checksum, info, entry, file)):
-            pass
-        return values
+        return materialize(self._stored_entry(info, entry))
 
-    def _shares(self, info: TensorInfo, entry: pb.BundleEntryProto, count: int) -> "list[Iterator[np.ndarray[Any, Any]]]":
-        """The tensor's pieces for at most `count` threads; the last of them to end compares the checksum, which is that of all of the tensor."""
-        file = self._open(info, entry)
-        parts = [range(part.start * info.dtype.itemsize, part.stop * info.dtype.itemsize) for part in ranges(math.prod(info.shape), count)]
-        crcs: dict[int, int] = {}
+    def _stored_entry(self, info: TensorInfo, entry: pb.BundleEntryProto) -> Stored:
+        return Stored(info, partial(self._readers, info, entry, self._open(info, entry)))
 
-        def ended(number: int, crc: int) -> None:
-            crcs[number] = crc
-            if len(crcs) == len(parts):
-                whole = reduce(lambda before, k: combined(before, crcs[k], len(parts[k]), CRC32C), range(1, len(parts)), crcs[0])
-                self._require_checksum(info, entry, file, whole)
+    def _readers(self, info: TensorInfo, entry: pb.BundleEntryProto, file: DataFile, count: int) -> list[Read]:
+        """The readers of the tensor of an entry. Each seeks in a file of its own."""
+        checksum = Checksum(info.nbytes, CRC32C)
+        files = [file, *(DataFile(file.path) for _ in range(1, count))]
+        return [partial(self._read_part, info, entry, checksum, file) for file in files]
 
-        return [self._share(info, file, entry.offset, part, partial(ended, number)) for number, part in enumerate(parts)]
-
-    def _share(self, info: TensorInfo, file: DataFile, offset: int, part: range, ended: Callable[[int], None]) -> "Iterator[np.ndarray[Any, Any]]":
-        """The pieces of a range of the bytes of a tensor that lies at `offset`."""
-        buffer = np.empty(min(PIECE_BYTES, len(part)), np.uint8)
-        buffers = (buffer[: part.stop - at] for at in range(part.start, part.stop, PIECE_BYTES))
-        file = file if part.start == 0 else DataFile(file.path)  # each thread seeks in one of its own
-        for piece in self._filled(info, file, offset + part.start, len(part), buffers, ended):
-            yield piece.view(info.dtype)
-
-    def _filled(
-        self, info: TensorInfo, file: DataFile, offset: int, size: int, buffers: Iterator[Bytes], ended: Callable[[int], None]
-    ) -> Iterator[Bytes]:
-        """Each of the consecutive `buffers`, filled from the `size` bytes at `offset`.
-
-        Before the last is given, `ended` is told the CRC-32C of these bytes as the file has them, before their order is changed.
-        """
-        crc = done = 0
-        for buffer in buffers:
-            file.read_into(buffer, offset + done)
-            crc = crc32c(buffer, crc)
-            done += buffer.size
-            if done == size:
-                ended(crc)
-            if self._byteorder != sys.byteorder:
-                swap_bytes(buffer, info.dtype)
-            yield buffer
+    def _read_part(
+        self,
+        info: TensorInfo,
+        entry: pb.BundleEntryProto,
+        checksum: Checksum,
+        file: DataFile,
+        part: range,
+        buffer: "np.ndarray[Any, Any]",
+    ) -> "np.ndarray[Any, Any]":
+        raw = buffer.view(np.uint8)
+        start = part.start * info.dtype.itemsize
+        file.read_into(raw, entry.offset + start)
+        if checksum.add(start, raw.size, crc32c(raw)):  # of the bytes as the file has them
+            self._require_checksum(info, entry, file, checksum.value())
+        if self._byteorder != sys.byteorder:
+            swap_bytes(raw, info.dtype)
+        return buffer
 
     def _read_strings(self, info: TensorInfo, entry: pb.BundleEntryProto) -> "np.ndarray[Any, Any]":
         """Strings are stored as the varints of their lengths, the masked checksum of those, and their bytes.

@@ -1,6 +1,8 @@
 """Reading checkpoint files piece by piece, and recognising what is no checkpoint file at all."""
 
 import weakref
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +36,27 @@ _OTHER_NAMES = {
 
 def crc32c(data: "bytes | Bytes", crc: int = 0) -> int:
     """The CRC-32C of `data` behind bytes whose CRC-32C is `crc`."""
+    if isinstance(data, np.ndarray) and (extend := _crc32c_extend()) is not None:
+        return int(extend(crc, data.ctypes.data, data.size))
     import google_crc32c
 
     # Its C code takes any read-only buffer and, unlike bytearray and memoryview, a NumPy array of bytes, without a copy.
     return int(google_crc32c.extend(crc, data))
+
+
+@cache
+def _crc32c_extend() -> Callable[[int, int, int], int] | None:
+    """The C function that google_crc32c calls with the interpreter held, which ctypes leaves to other threads; None where it is not found."""
+    import ctypes
+
+    try:
+        from google_crc32c import _crc32c
+
+        extend = ctypes.CDLL(_crc32c.__file__).crc32c_extend
+    except (ImportError, OSError, AttributeError):  # its version in Python; a system that looks up functions in one library alone
+        return None
+    extend.restype, extend.argtypes = ctypes.c_uint32, (ctypes.c_uint32, ctypes.c_void_p, ctypes.c_size_t)
+    return extend
 
 
 def mask_crc32c(crc: int) -> int:

@@ -58,8 +58,8 @@ class FrozenGraph:
             raise self._corrupt(name, error) from error
 
     def stored(self, name: str) -> Stored:
-        """The tensor, decoded when its pieces are asked for."""
-        return Stored(self.info(name), lambda count: InMemory(self.read(name)).shares(count))
+        """The tensor, decoded when it is read."""
+        return Stored(self.info(name), lambda count: InMemory(self.read(name)).readers(count))
 
     def _corrupt(self, name: str, error: MalformedError | GraphError) -> CorruptCheckpoint:
         return CorruptCheckpoint(f"{self.path}: the constant {name!r} is damaged ({error}): copy the file again from where it came")

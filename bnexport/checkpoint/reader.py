@@ -78,7 +78,7 @@ class Checkpoint:
         """A tensor that is read piece by piece when it is needed, without ever being in memory whole (a `bnexport.program.Array`).
 
         Partitioned variables, strings and version 1 files are the exception: they are read whole. Raises as `read` does, here where the data file is
-        missing or too short, and in `pieces()` where the checksum does not match.
+        missing or too short, and when its last values are read where the checksum does not match.
         """
         return self._reader.stored(self._known(name))
 

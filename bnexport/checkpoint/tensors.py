@@ -1,7 +1,7 @@
 """What a checkpoint says of a tensor, and a tensor that is still on disk."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +9,7 @@ import numpy as np
 from bnexport.checkpoint.dtypes import numpy_dtype
 from bnexport.checkpoint.wire import MalformedError
 from bnexport.errors import CheckpointError
+from bnexport.program import Read
 from bnexport.protos import tensorflow_pb2 as pb
 
 MOST_DIMENSIONS = 32
@@ -32,32 +33,21 @@ class TensorInfo(NamedTuple):
 
 
 class Stored:
-    """A tensor on disk: a `bnexport.program.Shared` array, read and checked each time that its pieces are iterated."""
+    """A tensor on disk: a `bnexport.program.Array` that is read and checked each time that `readers` are asked for.
 
-    __slots__ = ("_shares", "dtype", "name", "shape")
+    Where the checksum does not match, `CorruptCheckpoint` is raised when the last of its elements are read.
+    """
 
-    def __init__(self, info: TensorInfo, shares: "Callable[[int], list[Iterator[np.ndarray[Any, Any]]]]") -> None:
+    __slots__ = ("dtype", "name", "readers", "shape")
+
+    def __init__(self, info: TensorInfo, readers: Callable[[int], list[Read]]) -> None:
         self.name = info.name
         self.shape = info.shape
         self.dtype = info.dtype
-        self._shares = shares
+        self.readers = readers
 
     def __repr__(self) -> str:
         return f"Stored({self.name!r}, {self.shape}, {self.dtype})"
-
-    def pieces(self) -> "Iterator[np.ndarray[Any, Any]]":
-        """The elements in row-major order, as consecutive one-dimensional arrays of about `bnexport.program.PIECE_BYTES`.
-
-        A piece is valid until the next is asked for. Where the checksum does not match, `CorruptCheckpoint` is raised instead of the last.
-        """
-        return self._shares(1)[0]
-
-    def shares(self, count: int) -> "list[Iterator[np.ndarray[Any, Any]]]":
-        """`pieces` for at most `count` threads, the range of elements for each as `bnexport.program.ranges` gives it.
-
-        Where the checksum does not match, `CorruptCheckpoint` is raised instead of the last piece that any of them reads.
-        """
-        return self._shares(count)
 
 
 def array_shape(message: pb.TensorShapeProto, dtype: "np.dtype[Any]") -> tuple[int, ...]:

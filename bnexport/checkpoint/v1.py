@@ -132,10 +132,10 @@ class SavedSlices:
         return values
 
     def stored(self, name: str) -> Stored:
-        """The tensor, still on disk; it is read whole when its pieces are asked for. Raises as `read` does, but for the values."""
+        """The tensor, still on disk; it is read whole when it is asked for. Raises as `read` does, but for the values."""
         info = self.info(name)
         self._parts(info, self.entries[name])
-        return Stored(info, lambda count: InMemory(self.read(name)).shares(count))
+        return Stored(info, lambda count: InMemory(self.read(name)).readers(count))
 
     def _parts(self, info: TensorInfo, entry: _Variable) -> list[tuple[tuple[slice, ...], Slice, Table]]:
         """Where each slice of a variable lies in it, and in which file; the files are known to be large enough for all of them."""

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ import numpy as np
 from bnexport import text
 from bnexport._version import __version__
 from bnexport.errors import BundleError, CorruptBundle
-from bnexport.program import LINEAR, Array, InMemory, Layer, Literal, Port, Program
+from bnexport.program import LINEAR, Array, InMemory, Layer, Literal, Port, Program, Read
 
 FORMAT = "bnexport"
 VERSION = 1
@@ -231,7 +231,7 @@ class _Absent:
     shape: tuple[int, ...]
     dtype: "np.dtype[Any]"
 
-    def pieces(self) -> Iterator["np.ndarray[Any, Any]"]:
+    def readers(self, count: int) -> list[Read]:
         raise CorruptBundle("an array of the bundle was not read")
 
 

@@ -5,25 +5,24 @@ import math
 import os
 import threading
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import reduce
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
-from bnexport.checksums import CRC32, combined
+from bnexport.checksums import CRC32, Checksum
 from bnexport.errors import BnexportError, BundleError, UsageError
-from bnexport.program import PIECE_BYTES, Array, cores, ranges, shares
+from bnexport.program import PIECE_BYTES, Array, Read, cores, parts
 
 Written = Callable[[int], object]
-Pieces = Iterator[np.ndarray[Any, Any]]
 
 THREADS = 2
 """How many threads copy an array. Writing is a third of the work, and only one thread at a time writes to a file: a third thread would wait."""
-SHARES = 8
-"""In how many parts they do it, so that none of them waits long for another at the end."""
+PAGE_BYTES = 4096
+"""What the operating system keeps of a file in memory at once, on most machines."""
 
 
 def unheard(_: int) -> None:
@@ -73,28 +72,24 @@ def refuse_own_input(out: str, *read: str) -> None:
 def copy_array(name: str, array: Array, file: IO[bytes], written: Written) -> int:
     """Writes the bytes of an array, row-major and little-endian, where `file` stands, and gives their CRC-32.
 
-    Of a large array that can be shared, several threads read, compute and write a part each: while one of them waits for the file's turn or for the
-    interpreter, another works, and a piece of the array stays in the cache of one core all the way.
+    Of a large array, threads read, compute and write a piece each: while one of them waits for the file or for the interpreter, another works,
+    and a piece stays in the cache of one core all the way.
 
     Args:
+        file: has the name that it was opened by.
         written: is told the number of bytes after each piece, perhaps in another thread, but one at a time.
 
     Raises:
-        BundleError: the array yields more or fewer elements than its shape says.
+        BundleError: the array yields more or fewer elements than it is asked for.
         OSError: the file cannot take it.
     """
-    size, dtype = math.prod(array.shape), array.dtype.newbyteorder("<")
-    nbytes = size * dtype.itemsize
-    if nbytes <= PIECE_BYTES:
-        copies = [_Copy(array.pieces(), range(size), dtype, file, written)]
-        copies[0].run()
+    copy = _Copy(name, array, file.tell(), written)
+    if copy.nbytes <= PIECE_BYTES:
+        copy.run(array.readers(1)[0], file)
     else:
-        _take_space(file, nbytes)
-        copies = _in_threads(shares(array, min(SHARES, nbytes // PIECE_BYTES)), size, dtype, file, written)
-    if any(copy.seen != len(copy.part) for copy in copies):
-        seen = "more" if any(copy.seen > len(copy.part) for copy in copies) else sum(copy.seen for copy in copies)
-        raise BundleError(f"the array {name} of shape {list(array.shape)} has {size} elements but yields {seen}")
-    return reduce(lambda crc, copy: combined(crc, copy.crc, copy.seen * dtype.itemsize, CRC32), copies[1:], copies[0].crc)
+        _take_space(file, copy.nbytes)
+        _in_threads(copy, array, file)
+    return copy.checksum.value()
 
 
 def _take_space(file: IO[bytes], size: int) -> None:
@@ -111,77 +106,83 @@ def _take_space(file: IO[bytes], size: int) -> None:
 
 
 class _Copy:
-    """Copies a range of an array's elements to where the file stands, or, where others copy to it too, to where the range begins in it."""
+    """An array on its way into a file, where it begins at `place`: which of its elements are still to be copied, and the checksum of those that were.
 
-    def __init__(self, pieces: Pieces, part: range, dtype: np.dtype[Any], file: IO[bytes], written: Written) -> None:
-        self._pieces, self.part, self._dtype, self._file, self._written = pieces, part, dtype, file, written
-        self._crc32 = zlib.crc32
-        self.seen = self.crc = 0
+    The pieces begin at pages of the file, so that no two threads write to one.
+    """
 
-    def run(self) -> None:
-        for raw in self._raw():
-            self._file.write(raw)
-            self._written(len(raw))
+    def __init__(self, name: str, array: Array, place: int, written: Written) -> None:
+        self._name, self._place, self._written = name, place, written
+        self._dtype, self._little = array.dtype, array.dtype.newbyteorder("<")
+        self.nbytes = math.prod(array.shape) * self._dtype.itemsize
+        self.checksum = Checksum(self.nbytes, CRC32)
+        self._crc32, first = zlib.crc32, 0
+        if self.nbytes > PIECE_BYTES:
+            first = -place % PAGE_BYTES // self._dtype.itemsize
+            from zlib_ng.zlib_ng import crc32  # fourteen times as fast as zlib's here, where a checksum would take as long as the writing
 
-    def run_beside(self, place: int, turn: threading.Lock, stop: threading.Event) -> None:
-        """Runs while others do, until the end or until one of them says to stop; `place` is where the array begins in the file."""
-        from zlib_ng.zlib_ng import crc32  # fourteen times as fast as zlib's here, where a checksum would take as long as the writing
+            self._crc32 = crc32
+        self._todo = deque(parts(array, first))
+        self._longest = max(map(len, self._todo), default=0)
+        self._turn = threading.Lock()
 
-        self._crc32 = crc32
-        at = place + self.part.start * self._dtype.itemsize
-        for raw in self._raw():
-            with turn:
-                if stop.is_set():
-                    return
-                self._file.seek(at)
-                self._file.write(raw)
+    def run(self, read: Read, file: IO[bytes]) -> None:
+        """Copies piece after piece until none is left."""
+        buffer = np.empty(self._longest, self._dtype)
+        while (part := self._next()) is not None:
+            piece = read(part, buffer[: len(part)])
+            if piece.size != len(part):
+                raise BundleError(f"the array {self._name} yields {piece.size} elements where {len(part)} are asked for")
+            raw = np.ascontiguousarray(piece, self._little).view(np.uint8).data
+            start = part.start * self._dtype.itemsize
+            self.checksum.add(start, len(raw), self._crc32(raw))
+            file.seek(self._place + start)
+            left = raw
+            while left:  # an unbuffered file may take less than it is given
+                left = left[file.write(left) :]
+            with self._turn:
                 self._written(len(raw))
-            at += len(raw)
 
-    def _raw(self) -> Iterator[memoryview]:
-        """The bytes of each piece, as long as there are not more of them than the range has."""
-        for piece in self._pieces:
-            self.seen += piece.size
-            if self.seen > len(self.part):
-                return
-            raw = np.ascontiguousarray(piece, self._dtype).view(np.uint8).data
-            self.crc = self._crc32(raw, self.crc)
-            yield raw
+    def stop(self) -> None:
+        """Leaves the rest; pieces that are under way are still written."""
+        with self._turn:
+            self._todo.clear()
+
+    def _next(self) -> range | None:
+        with self._turn:
+            return self._todo.popleft() if self._todo else None
 
 
-def _in_threads(sources: list[Pieces], size: int, dtype: np.dtype[Any], file: IO[bytes], written: Written) -> list[_Copy]:
-    """Copies `sources`, which make up `size` elements; each thread takes the next when it is done with one. The file stands behind them after.
+def _in_threads(copy: _Copy, array: Array, file: IO[bytes]) -> None:
+    """Runs a copy in several threads. The file stands behind it after.
 
     This thread only waits: an interrupt, which reaches no other, may come between any two steps, even when a lock has just been taken.
     """
     from queue import SimpleQueue
 
-    place, turn, stop = file.tell(), threading.Lock(), threading.Event()
-    copies = [_Copy(pieces, part, dtype, file, written) for pieces, part in zip(sources, ranges(size, len(sources)), strict=True)]
-    todo, ended = iter(copies), SimpleQueue[Exception | None]()
+    end, ended = file.tell() + copy.nbytes, SimpleQueue[Exception | None]()
+    file.flush()
 
-    def work() -> None:
+    def work(read: Read) -> None:
         try:
-            for copy in todo:
-                copy.run_beside(place, turn, stop)
+            with Path(file.name).open("r+b", buffering=0) as own:
+                copy.run(read, own)
         except Exception as error:  # noqa: BLE001  (raised again where it is waited for)
-            stop.set()
+            copy.stop()
             ended.put(error)
         else:
             ended.put(None)
 
-    count = min(THREADS, cores(), len(copies))
-    threads = [threading.Thread(target=work, name="bnexport-copy", daemon=True) for _ in range(count)]
+    threads = [threading.Thread(target=work, args=(read,), name="bnexport-copy", daemon=True) for read in array.readers(min(THREADS, cores()))]
     try:
         for thread in threads:
             thread.start()
         failures = [failure for _ in threads if (failure := ended.get()) is not None]
     finally:
-        stop.set()  # one that has yet to begin will write nothing
+        copy.stop()
         for thread in threads:
             if thread.is_alive():
                 thread.join()
     if failures:
         raise failures[0]
-    file.seek(place + size * dtype.itemsize)
-    return copies
+    file.seek(end)

@@ -333,7 +333,7 @@ class Live:
             ) from cause
 
     def array(self, ref: Ref) -> Array:
-        """A constant as an array that is computed, or read, when its pieces are asked for; a variable keeps its own dtype."""
+        """A constant as an array that is computed, or read, when it is read; a variable keeps its own dtype."""
         resolved = self.resolve(ref)
         node = self.graph.nodes[resolved.node]
         if node.op in ops.VARIABLES:

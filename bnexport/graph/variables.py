@@ -66,7 +66,7 @@ class Variables:
         return self._saved.get(node.name) or next((Saved(key) for key in keys if key is not None), None)
 
     def array(self, node: Node) -> Array:
-        """A variable's value, read when its pieces are asked for.
+        """A variable's value, read when it is written.
 
         Raises:
             ContradictoryGraph: graph and checkpoint give the variable different shapes.

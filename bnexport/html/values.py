@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bnexport.program import Array
+from bnexport.program import Array, pieces
 
 NDArray = np.ndarray[Any, Any]
 
@@ -106,7 +106,7 @@ def _binned(array: Array, start: float, stop: float, bars: int) -> tuple[tuple[i
 
 
 def _finite(array: Array) -> Iterator[NDArray]:
-    for piece in array.pieces():
+    for piece in pieces(array):
         values = piece.astype(np.float64)
         good = np.isfinite(values)
         yield values if good.all() else values[good]
@@ -129,7 +129,7 @@ def columns(array: Array, axes: int) -> Columns:
 def _rows(array: Array, width: int) -> Iterator[NDArray]:
     """The array as blocks of whole rows, float64 of shape (rows, width)."""
     rest = np.empty(0)
-    for piece in array.pieces():
+    for piece in pieces(array):
         values = np.concatenate([rest, piece.astype(np.float64)]) if rest.size else piece.astype(np.float64)
         whole = values.size // width * width if width else 0
         yield values[:whole].reshape(-1, width)

@@ -1,7 +1,6 @@
 """From the names of a checkpoint that has lost its graph to a program."""
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ from bnexport._version import __version__
 from bnexport.checkpoint import Checkpoint
 from bnexport.errors import BadStatistics, ScopeError, UsageError
 from bnexport.fold import Network, fold
-from bnexport.program import Array, InMemory, Layer, Port, Program, shares, take_name
+from bnexport.program import Array, InMemory, Layer, Port, Program, Read, take_name
 from bnexport.scopes.activations import Activation, parse_activations
 from bnexport.scopes.linears import Linear
 from bnexport.scopes.names import listed
@@ -58,11 +57,8 @@ class _Reshaped:
     def dtype(self) -> "np.dtype[Any]":
         return self.source.dtype
 
-    def pieces(self) -> "Iterator[np.ndarray[Any, Any]]":
-        return self.source.pieces()
-
-    def shares(self, count: int) -> "list[Iterator[np.ndarray[Any, Any]]]":
-        return shares(self.source, count)
+    def readers(self, count: int) -> list[Read]:
+        return self.source.readers(count)
 
 
 class _Walk:
