@@ -29,7 +29,7 @@ def program(layers: Weights) -> Program:
         made.append(Layer(f"dense{i}", "Dense", [tensor], {}, {"kernel": InMemory(kernel), "bias": InMemory(bias)}, activation))
         tensor = f"dense{i}"
     size_in, size_out = layers[0][0].shape[0], layers[-1][0].shape[1]
-    return Program([Port("x", "x", (None, size_in), "float32")], made, [Port("y", tensor, (None, size_out), "float32")])
+    return Program([Port("x", "x", (None, size_in), "float32")], made, [Port("y", tensor, (None, size_out), "float32")], {"rows_alone": True})
 
 
 def onnx_model(layers: Weights) -> bytes:

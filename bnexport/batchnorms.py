@@ -271,8 +271,7 @@ def _linear_before(makers: Mapping[str, Layer], tensor: str) -> str | None:
     while (layer := makers.get(tensor)) is not None:
         if layer.op in LINEAR:
             return layer.name
-        tensors = [t for t in layer.inputs if isinstance(t, str) and not t.startswith("@")]
-        if len(tensors) != 1:
+        if len(layer.takes) != 1:
             return None
-        tensor = tensors[0]
+        (tensor,) = layer.takes
     return None

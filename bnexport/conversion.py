@@ -1,5 +1,6 @@
 """From a checkpoint to a bundle: the whole way."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from bnexport._version import __version__
@@ -7,6 +8,7 @@ from bnexport.checkpoint import Checkpoint, Location, graphs_beside, locate
 from bnexport.errors import ScopeError, UsageError
 from bnexport.options import Options
 from bnexport.program import Program
+from bnexport.rows import rows_alone
 
 
 def to_program(path: str | Path, options: Options | None = None) -> Program:
@@ -43,7 +45,8 @@ def to_unfolded(path: str | Path, options: Options | None = None) -> Program:
     inference = read_inference(location, options)
     lowered = inference.lowered
     tensors = [lowered.tensors[ref] for ref in inference.outputs.values()]
-    return widened(Program(inference.input_ports(), lowered.layers, inference.output_ports(tensors), record(inference, options)))
+    program = Program(inference.input_ports(), lowered.layers, inference.output_ports(tensors), record(inference, options))
+    return widened(_with_rows_noted(program, lowered.shapes))
 
 
 def convert(path: str | Path, out: str | Path, options: Options | None = None) -> Program:
@@ -62,6 +65,17 @@ def convert(path: str | Path, out: str | Path, options: Options | None = None) -
         raise UsageError(f"the options are a {type(options).__name__}: give bnexport.Options(outputs=[…], …)")
     program = to_program(path, options)
     write_bundle(out, program)
+    return program
+
+
+def _with_rows_noted(program: Program, shapes: Mapping[str, tuple[int | None, ...]]) -> Program:
+    """Records whether a batch may be computed in parts, and says what becomes of rows that are no full batch."""
+    record = program.conversion
+    batch = record.get("batch")
+    record["rows_alone"] = rows_alone(program.inputs, program.layers, program.outputs, shapes, batch)
+    if batch is not None:
+        rest = "a smaller one is filled up, and the added rows' scores dropped" if record["rows_alone"] else "it takes so many at a time"
+        record["warnings"].append(f"the network is built for batches of {batch} rows: {rest}")
     return program
 
 
@@ -99,7 +113,7 @@ def _from_names(location: Location, options: Options, *, folded: bool = True) ->
         raise type(error)(f"{error}; {hint}") from error
     if hint:
         program.conversion["warnings"].append(f"names were read, for there is no {location.prefix}.meta; {hint}")
-    return program
+    return _with_rows_noted(program, {})
 
 
 def _refuse_options_of_graphs(location: Location, options: Options) -> None:
@@ -128,6 +142,7 @@ def _from_graph(location: Location, options: Options) -> Program:
     network = Network(lowered.layers, lowered.shapes, [lowered.tensors[ref] for ref in inference.outputs.values()])
     entries["unfolded"] = fold(network, inference.dtype())
     share_arrays(network.layers)
-    return Program(
+    program = Program(
         inference.input_ports(), network.layers, inference.output_ports(network.outputs), {"producer": f"bnexport {__version__}", **entries}
     )
+    return _with_rows_noted(program, network.shapes)

@@ -245,7 +245,7 @@ def _bundle(path: str, program: Program) -> Record:
         {
             "name": layer.name,
             "op": layer.op,
-            "inputs": [operand for operand in layer.inputs if isinstance(operand, str) and not operand.startswith("@")],
+            "inputs": layer.takes,
             "activation": layer.activation,
             "arrays": {role: {"shape": list(array.shape), "dtype": name_of(array.dtype)} for role, array in layer.arrays.items()},
             "batch_norms": _completed(batch_norms(layer), {}) if batch_norms(layer) else [],

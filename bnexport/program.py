@@ -170,6 +170,16 @@ class Layer:
     provenance: dict[str, Any] = field(default_factory=dict)
     outputs: int = 1
 
+    @property
+    def takes(self) -> list[str]:
+        """The operands that are tensors, in their order."""
+        return [operand for operand in self.inputs if isinstance(operand, str) and not operand.startswith("@")]
+
+    @property
+    def makes(self) -> list[str]:
+        """The tensors that are its outputs."""
+        return [self.name, *(f"{self.name}:{number}" for number in range(1, self.outputs))]
+
 
 @dataclass(slots=True, repr=False)
 class Program:

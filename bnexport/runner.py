@@ -20,7 +20,6 @@ from bnexport.formats import read_bundle
 from bnexport.kernels import OPS
 from bnexport.kernels.table import NDArray, ieee
 from bnexport.program import LINEAR, Layer, Port, Program, in_short
-from bnexport.rows import rows_alone
 from bnexport.steps import Step, compile_layer, makes_new_memory
 
 TILE_BYTES = 32 << 20
@@ -67,7 +66,7 @@ class Model:
         if not self._incomplete:
             self._compile()
             self._chain = chain.build(self.layers, self.inputs, self.outputs) if self._batch is None else None
-        self._rows_alone = rows_alone(self.inputs, self.layers, self.outputs, self._batch)
+        self._rows_alone = program.conversion.get("rows_alone") is True
         self.row_by_row = self._batch is None and self._rows_alone
         new = {layer.name for layer in self.layers if makes_new_memory(layer)}
         self._own = [port.tensor in new for port in self.outputs]  # others may be views of an input or of a constant
@@ -258,25 +257,21 @@ class Model:
                 f"{self.source} uses operators that this version of bnexport does not have: {', '.join(missing)}; install a newer one"
             )
         for layer in self.layers:
-            self._slots[layer.name] = len(self._slots)
-            for i in range(1, layer.outputs):
-                self._slots[f"{layer.name}:{i}"] = len(self._slots)
+            for tensor in layer.makes:
+                self._slots[tensor] = len(self._slots)
         self._steps = self._compiled(keep=False)
 
     def _compiled(self, *, keep: bool) -> list[tuple[Step, Layer]]:
         """The steps. Unless all tensors are to be kept, results are written over operands that nobody needs any more, and dead ones are dropped."""
         last: dict[str, int] = {}
         for number, layer in enumerate(self.layers):
-            for operand in layer.inputs:
-                if isinstance(operand, str) and not operand.startswith("@"):
-                    last[operand] = number
+            last.update(dict.fromkeys(layer.takes, number))
         for port in self.outputs:
             last[port.tensor] = len(self.layers)
         fresh: set[str] = set()  # tensors in memory of their own, which may be written over after their last use
         steps: list[tuple[Step, Layer]] = []
         for number, layer in enumerate(self.layers):
-            tensors = [o for o in layer.inputs if isinstance(o, str) and not o.startswith("@")]
-            dying = [] if keep else [t for t in dict.fromkeys(tensors) if last[t] == number]
+            dying = [] if keep else [t for t in dict.fromkeys(layer.takes) if last[t] == number]
             first = layer.inputs[0] if layer.inputs else None
             over = isinstance(first, str) and first in dying and first in fresh and layer.inputs.count(first) == 1
             try:
@@ -286,7 +281,7 @@ class Model:
             if makes_new_memory(layer):
                 fresh.add(layer.name)
             else:
-                fresh.difference_update(tensors)  # a view: neither may be written over while the other lives
+                fresh.difference_update(layer.takes)  # a view: neither may be written over while the other lives
             if dying:
                 steps.append((_dropping([self._slots[t] for t in dying]), layer))
         return steps

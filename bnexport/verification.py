@@ -17,7 +17,7 @@ from bnexport.draws import draw
 from bnexport.errors import IncompleteBundle, InputError, UsageError
 from bnexport.kernels.table import ieee
 from bnexport.options import Options
-from bnexport.program import Layer, Port, Program, shape_text
+from bnexport.program import Port, Program, shape_text
 from bnexport.reference import Session, Unavailable, Variables, compare_variables
 from bnexport.runner import Model, load
 from bnexport.tracing import evaluate
@@ -358,12 +358,7 @@ def _attribute(found: Verification, model: Model) -> None:
     """How much each layer adds: its own difference less the largest of what it takes; a tensor that cannot be compared hands its operands' on."""
     reached: dict[str, float] = {port.tensor: 0.0 for port in model.inputs}
     for check, layer in zip(found.layers, model.layers, strict=True):
-        before = max((reached.get(tensor, 0.0) for tensor in _tensors(layer)), default=0.0)
+        before = max((reached.get(tensor, 0.0) for tensor in layer.takes), default=0.0)
         after = before if check.bundle is None else check.bundle.relative
         check.added = max(0.0, after - before) if np.isfinite(after) else np.inf
-        for number in range(layer.outputs):
-            reached[layer.name if number == 0 else f"{layer.name}:{number}"] = after
-
-
-def _tensors(layer: Layer) -> list[str]:
-    return [operand for operand in layer.inputs if isinstance(operand, str) and not operand.startswith("@")]
+        reached.update(dict.fromkeys(layer.makes, after))

@@ -4,6 +4,7 @@
     <!-- prints -->             the fenced block that follows shows what the Python block before it prints
     <!-- options: COMMAND -->   a table of the command's options, up to <!-- end -->
     <!-- commands -->           a section with the --help of each command, up to <!-- end -->
+    <!-- operators -->          the names of all operators, up to <!-- end -->
 
 The blocks of a page are run in the order in which they stand, in one folder that holds `fixtures/`, Python's all in one namespace.
 `tests/test_docs.py` fails where a page no longer says what is printed.
@@ -17,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -25,7 +27,7 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("README.md", "docs/command-line.md")
+PAGES = ("README.md", "docs/command-line.md", "docs/bundle-format.md")
 DATA = Path("fixtures", "data")
 SHOWN = ("seed", "no_meta")
 """The fixtures that pages show."""
@@ -35,7 +37,8 @@ BLOCK = re.compile(
     r"^<!-- run: (?P<command>.+?) -->\n" + FENCED.format(name="shown")
     + r"|^```python\n(?P<python>.*?)^```\n(?:\n<!-- prints -->\n" + FENCED.format(name="printed") + ")?"
     + r"|^<!-- options: (?P<options>\w+) -->\n.*?^<!-- end -->\n"
-    + r"|^<!-- (?P<commands>commands) -->\n.*?^<!-- end -->\n",
+    + r"|^<!-- (?P<commands>commands) -->\n.*?^<!-- end -->\n"
+    + r"|^<!-- (?P<operators>operators) -->\n.*?^<!-- end -->\n",
     re.DOTALL | re.MULTILINE,
 )  # fmt: skip
 
@@ -57,6 +60,8 @@ def filled(page: str) -> str:
                 return f"<!-- options: {match['options']} -->\n{_options(match['options'])}<!-- end -->\n"
             if match["commands"]:
                 return f"<!-- commands -->\n{_commands(folder)}<!-- end -->\n"
+            if match["operators"]:
+                return f"<!-- operators -->\n{_operators()}<!-- end -->\n"
             printed = _execute(match["python"], names, folder)
             block = f"```python\n{match['python']}```\n"
             return block if match["printed"] is None else f"{block}\n<!-- prints -->\n```text\n{printed}```\n"
@@ -125,6 +130,12 @@ def _options(command: str) -> str:
         words = [", ".join([*parameter.opts, *parameter.secondary_opts]), *([parameter.metavar] if parameter.metavar else [])]
         rows.append(f"| `{' '.join(words)}` | {help_text} |\n".replace("  [default", " [default"))
     return "| option | meaning |\n|---|---|\n" + "".join(rows)
+
+
+def _operators() -> str:
+    from bnexport.kernels import OPS
+
+    return textwrap.fill(", ".join(f"`{name}`" for name in sorted(OPS, key=str.lower)), 150) + ".\n"
 
 
 def main() -> None:

@@ -35,7 +35,7 @@ def words(text):
     return NUMBER.sub("#", text).split()
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/command-line.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/command-line.md", "docs/bundle-format.md"])
 def test_pages_show_what_is_printed(generate, page):
     shown = (ROOT / page).read_text(encoding="utf-8")
     printed = generate.filled(shown)
@@ -47,8 +47,9 @@ def test_pages_show_what_is_printed(generate, page):
 def test_all_marked_blocks_are_filled(generate):
     for page in generate.PAGES:
         text = (ROOT / page).read_text(encoding="utf-8")
-        found = [kind for match in generate.BLOCK.finditer(text) for kind in ("command", "printed", "options", "commands") if match[kind] is not None]
-        marked = re.findall(r"^<!-- (run|prints|options|commands)\b", text, re.MULTILINE)
+        kinds = ("command", "printed", "options", "commands", "operators")
+        found = [kind for match in generate.BLOCK.finditer(text) for kind in kinds if match[kind] is not None]
+        marked = re.findall(r"^<!-- (run|prints|options|commands|operators)\b", text, re.MULTILINE)
         assert len(found) == len(marked) > 0
 
 

@@ -464,6 +464,7 @@ KERNEL = "hidden/dense/kernel"
         (lambda m, z: m.update(outputs=[]), "the network has no outputs"),
         (lambda m, z: m["conversion"].update(batch="a"), """"batch" of "conversion" is 'a' in the manifest, not of type int"""),
         (lambda m, z: m["conversion"].update(batch=0), '"batch" of "conversion" is 0 in the manifest, which is no number of rows'),
+        (lambda m, z: m["conversion"].update(rows_alone=1), '"rows_alone" of "conversion" is 1 in the manifest, not of type bool'),
         (lambda m, z: m["conversion"].update(incomplete=5), '"incomplete" of "conversion" is 5 in the manifest, not of type str'),
         (lambda m, z: m["outputs"][0].update(tensor="gone"), "the output out is the tensor gone"),
         (lambda m, z: m["inputs"][0].update(shape=[-1, 3]), "the input x has the shape [-1, 3]"),

@@ -110,7 +110,10 @@ def test_volumes(tf, live):
         return Net({x: rows(2, 4, 5, 6, 2)}, [norm(tf, y)])
 
     program = live(build).matches()
-    assert [(layer.op, layer.activation) for layer in program.layers if layer.arrays] == [("Conv3D", "Relu"), ("Conv3DTranspose", None)]
+    assert [(layer.op, layer.activation) for layer in program.layers] == [
+        ("Conv3D", "Relu"),
+        ("Conv3DTranspose", None),
+    ]
 
 
 def test_convolutions_in_groups(tf, live):

@@ -163,6 +163,27 @@ def test_constants_with_the_batch_in_them_keep_it(tf, live):
     saved = live(build)
     program = saved.matches()
     assert program.conversion["batch"] == 4
+    assert program.conversion["rows_alone"]
+    (warning,) = program.conversion["warnings"]
+    assert warning == "the network is built for batches of 4 rows: a smaller one is filled up, and the added rows' scores dropped"
+    scores = load(saved.prefix.with_name("out.npz")).predict(saved.inputs["x"][:3])
+    np.testing.assert_allclose(scores, saved.expected["y"][:3], atol=1e-5)
+
+
+def test_a_batch_that_cannot_be_filled_up(tf, live):
+    """What is said when it is converted is what is done when it is run."""
+
+    def build():
+        x = tf.placeholder(tf.float32, [4, 6], name="x")
+        y = dense(tf, x, 3, "one") + tf.get_variable("per_row", [4, 3])
+        return Net({x: rows(4, 6)}, [tf.tanh(y - tf.reverse(y, [0]), name="y")])
+
+    saved = live(build)
+    program = saved.matches()
+    assert (program.conversion["batch"], program.conversion["rows_alone"]) == (4, False)
+    assert "the network is built for batches of 4 rows: it takes so many at a time" in program.conversion["warnings"]
+    with pytest.raises(InputError, match="give 4 rows, not 3"):
+        load(saved.prefix.with_name("out.npz")).predict(saved.inputs["x"][:3])
 
 
 @pytest.mark.parametrize("towers", [2, 3])

@@ -254,7 +254,7 @@ def test_tiles_change_nothing(monkeypatch, rows):
     from bnexport import runner
 
     x = RNG.normal(size=(rows, 6)).astype(np.float32)
-    program = two_layers()
+    program = two_layers(rows_alone=True)
     whole = Model(program).predict(x)
     monkeypatch.setattr(runner, "TILE_BYTES", 1 << 12)
     monkeypatch.setattr(runner, "MIN_TILE_ROWS", 7)
@@ -282,7 +282,7 @@ def test_a_network_that_mixes_its_rows_is_not_tiled(monkeypatch):
 @pytest.mark.parametrize("rows", [1, 3, 4, 5, 8, 11])
 def test_a_fixed_batch_is_filled_up(rows):
     seen = []
-    program = two_layers(batch=4)
+    program = two_layers(batch=4, rows_alone=True)
     model = Model(program)
     x = RNG.normal(size=(rows, 6)).astype(np.float32)
     run = model._run
@@ -442,70 +442,3 @@ def test_memory_that_is_used_again_is_never_needed_again(case, rows):
         np.testing.assert_array_equal(value, results[1][name])
     for name, value in model.trace(x).items():
         assert np.abs(value - values[name]).max() <= 2e-4 * max(1.0, np.abs(values[name]).max())
-
-
-MIXING = {
-    "a softmax of all rows' scores": (
-        [
-            dense("h", "x", 6, 1),
-            Layer("flat", "Reshape", ["h", Literal([-1], "int32")]),
-            Layer("soft", "Softmax", ["flat"]),
-            Layer("y", "Reshape", ["soft", Literal([-1, 1], "int32")]),
-        ],
-        lambda h: np.exp(h) / np.exp(h).sum(),
-    ),
-    "a column minus a row": (
-        [
-            dense("h", "x", 6, 1),
-            Layer("flat", "Reshape", ["h", Literal([-1], "int32")]),
-            Layer("each", "Sub", ["h", "flat"]),
-            Layer("far", "Abs", ["each"]),
-            Layer("y", "Mean", ["far", Literal([1], "int32")], {"keep_dims": True}),
-        ],
-        lambda h: np.abs(h - h.T).mean(1, keepdims=True),
-    ),
-    "rows that are one image": (
-        [
-            dense("h", "x", 6, 1),
-            Layer("image", "Reshape", ["h", Literal([1, -1, 1, 1], "int32")]),
-            Layer("pool", "MaxPool", ["image"], {"ksize": [1, 5, 1, 1], "strides": [1, 1, 1, 1], "padding": "SAME"}),
-            Layer("y", "Reshape", ["pool", Literal([-1, 1], "int32")]),
-        ],
-        lambda h: np.stack([h[max(0, i - 2) : i + 3].max(0) for i in range(len(h))]),
-    ),
-}
-
-
-@pytest.mark.parametrize("name", MIXING)
-def test_what_mixes_rows_without_naming_the_batch_is_not_tiled(monkeypatch, name):
-    from bnexport import runner
-
-    layers, formula = MIXING[name]
-    program = Program([Port("x", "x", (None, 6), "float32")], layers, [Port("y", "y", (None, 1), "float32")])
-    monkeypatch.setattr(runner, "TILE_BYTES", 1 << 8)
-    monkeypatch.setattr(runner, "MIN_TILE_ROWS", 4)
-    x = RNG.normal(size=(50, 6)).astype(np.float32)
-    kernel, bias = (layers[0].arrays[role].values.astype(np.float64) for role in ("kernel", "bias"))
-    model = Model(program)
-    assert not model.row_by_row
-    np.testing.assert_allclose(model.predict(x), formula(x @ kernel + bias), atol=1e-5)
-
-
-def test_what_treats_rows_by_themselves():
-    """Blocks with a shortcut, squeeze and excitation, a mask, and a second input that all rows share."""
-    same = {"ksize": [1, 3, 3, 1], "strides": [1, 1, 1, 1], "padding": "SAME"}
-    layers = [
-        Layer("pool", "MaxPool", ["x"], same),
-        Layer("squeezed", "Mean", ["pool", Literal([1, 2], "int32")]),
-        Layer("excited", "Sigmoid", ["squeezed"]),
-        Layer("gate", "Reshape", ["excited", Literal([-1, 1, 1, 2], "int32")]),
-        Layer("gated", "Mul", ["pool", "gate"]),
-        Layer("sum", "AddV2", ["gated", "x"]),
-        Layer("scaled", "Mul", ["sum", "temperature"]),
-        Layer("masked", "Mul", ["scaled", "@operand_1"], arrays={"operand_1": InMemory(np.ones((4, 4, 2), np.float32))}),
-        Layer("both", "ConcatV2", ["masked", "x", Literal(3, "int32")]),
-        Layer("flat", "Reshape", ["both", Literal([-1, 64], "int32")]),
-        Layer("y", "Softmax", ["flat"]),
-    ]
-    inputs = [Port("x", "x", (None, 4, 4, 2), "float32"), Port("temperature", "temperature", (), "float32")]
-    assert Model(Program(inputs, layers, [Port("y", "y", (None, 64), "float32")])).row_by_row

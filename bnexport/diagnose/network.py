@@ -195,7 +195,7 @@ class Network:
 
 def operands(definition: Definition) -> list[str]:
     """The tensors that a definition takes, each once."""
-    return list(dict.fromkeys(t for t in definition.inputs if isinstance(t, str) and not t.startswith("@")))
+    return list(dict.fromkeys(definition.takes if isinstance(definition, Layer) else definition.inputs))
 
 
 def compiled(layer: Layer) -> Callable[..., Sequence[NDArray]]:
@@ -225,8 +225,7 @@ def with_arrays(layer: Layer, arrays: Mapping[str, NDArray]) -> Layer:
 
 def _results(layer: Layer) -> list[str]:
     """The tensors that a layer gives. A scale/shift layer that was a FusedBatchNorm has no further ones at inference."""
-    more = 1 if layer.op == "ScaleShift" else layer.outputs
-    return [layer.name, *(f"{layer.name}:{i}" for i in range(1, more))]
+    return layer.makes[:1] if layer.op == "ScaleShift" else layer.makes
 
 
 def _maker(tensor: str) -> str:

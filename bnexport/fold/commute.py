@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bnexport.fold.affine import Affine, NDArray, affine, regrouped, transposed, varies_along, with_axes, without_axes
-from bnexport.fold.network import Network, Shape, tensors
+from bnexport.fold.network import Network, Shape
 from bnexport.program import Layer, Literal
 
 RESHAPES = frozenset({"Reshape", "Squeeze", "ExpandDims"})
@@ -54,7 +54,7 @@ def forward(network: Network, layer: Layer, tensor: str, before: Affine) -> Affi
         return _joined(network, layer, tensor, before)
     if layer.op in SUMS:
         return _added(network, layer, tensor, before)
-    if layer.outputs != 1 or not layer.inputs or layer.inputs[0] != tensor or tensors(layer).count(tensor) != 1:
+    if layer.outputs != 1 or not layer.inputs or layer.inputs[0] != tensor or layer.takes.count(tensor) != 1:
         return Refusal(f"its result goes into {named(layer)}")
     source, result = network.shapes[tensor], network.shapes[layer.name]
     return _mapped(layer, before, source, _forward_map(layer, source, result), f"its result goes into {named(layer)}")
@@ -66,9 +66,9 @@ def backward(network: Network, layer: Layer, behind: Affine) -> list[tuple[str, 
         return _parted(network, layer, behind)
     if layer.op in SUMS:
         return _terms(network, layer, behind)
-    if layer.outputs != 1 or not layer.inputs or not tensors(layer) or layer.inputs[0] != tensors(layer)[0]:
+    if layer.outputs != 1 or not layer.inputs or not layer.takes or layer.inputs[0] != layer.takes[0]:
         return Refusal(f"it follows {named(layer)}")
-    tensor = tensors(layer)[0]
+    tensor = layer.takes[0]
     source, result = network.shapes[tensor], network.shapes[layer.name]
     moved = _mapped(layer, behind, source, _backward_map(layer, source, result), f"it follows {named(layer)}")
     return moved if isinstance(moved, Refusal) else [(tensor, moved)]
@@ -201,7 +201,7 @@ def _joined(network: Network, layer: Layer, tensor: str, before: Affine) -> Affi
 def _parted(network: Network, layer: Layer, behind: Affine) -> list[tuple[str, Affine]] | Refusal:
     refusal = Refusal(f"it follows {named(layer)}")
     axis, parts = _concat_axis(network, layer), _parts(layer)
-    if axis is None or len(set(tensors(layer))) != len(parts):
+    if axis is None or len(set(layer.takes)) != len(parts):
         return refusal
     ends: list[tuple[str, Affine]] = []
     start = 0
@@ -222,7 +222,7 @@ def _parted(network: Network, layer: Layer, behind: Affine) -> list[tuple[str, A
 
 def _added(network: Network, layer: Layer, tensor: str, before: Affine) -> Affine | Refusal:
     """A shift of one term is a shift of the sum; a scale of one term is none."""
-    alike = {network.shapes[t] for t in tensors(layer)} == {network.shapes[layer.name]}
+    alike = {network.shapes[t] for t in layer.takes} == {network.shapes[layer.name]}
     if before.scales or not alike or layer.inputs.count(tensor) != 1:
         return Refusal(f"its result goes into {named(layer)}")
     return before
@@ -230,7 +230,7 @@ def _added(network: Network, layer: Layer, tensor: str, before: Affine) -> Affin
 
 def _terms(network: Network, layer: Layer, behind: Affine) -> list[tuple[str, Affine]] | Refusal:
     """s·(x + y) + t = (s·x + t) + s·y."""
-    terms = tensors(layer)
+    terms = layer.takes
     if len(set(terms)) != len(layer.inputs) or {network.shapes[t] for t in terms} != {network.shapes[layer.name]}:
         return Refusal(f"it follows {named(layer)}")
     return [(term, behind if number == 0 else affine(behind.scale, np.zeros(()))) for number, term in enumerate(terms)]

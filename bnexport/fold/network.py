@@ -29,10 +29,9 @@ class Network:
 
     def __post_init__(self) -> None:
         for layer in self.layers:
-            for number in range(layer.outputs):
-                self.makers[layer.name if number == 0 else f"{layer.name}:{number}"] = layer
+            self.makers.update(dict.fromkeys(layer.makes, layer))
             self.equals[layer.name] = layer.name
-            for tensor in dict.fromkeys(tensors(layer)):
+            for tensor in dict.fromkeys(layer.takes):
                 self.users.setdefault(tensor, []).append(layer)
 
     def holds(self, layer: Layer) -> bool:
@@ -66,8 +65,3 @@ class Network:
     def prune(self) -> None:
         """Takes the layers that were folded away out of `layers`."""
         self.layers[:] = [layer for layer in self.layers if self.holds(layer)]
-
-
-def tensors(layer: Layer) -> list[str]:
-    """The operands of a layer that are tensors."""
-    return [operand for operand in layer.inputs if isinstance(operand, str) and not operand.startswith("@")]

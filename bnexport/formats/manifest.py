@@ -128,7 +128,7 @@ def check(program: Program) -> None:
             elif operand not in known:
                 raise BundleError(f"the layer {layer.name} uses the tensor {operand}, which no input and no layer before it makes")
         _check_roles(layer)
-        for tensor in (layer.name, *(f"{layer.name}:{k}" for k in range(1, layer.outputs))):
+        for tensor in layer.makes:
             if tensor in known:
                 raise BundleError(f"two layers or inputs make the tensor {tensor}")
             known.add(tensor)
@@ -388,11 +388,13 @@ def _port(entry: Mapping[str, Any], kind: str) -> Port:
 
 
 def _record(entry: dict[str, Any]) -> dict[str, Any]:
-    """The record of the conversion, of which two entries say how to evaluate the network."""
+    """The record of the conversion, of which three entries say how to evaluate the network."""
     if entry.get("incomplete") is not None:
         _field(entry, "incomplete", str, '"conversion"')
     if entry.get("batch") is not None and _field(entry, "batch", int, '"conversion"') < 1:
         raise CorruptBundle(f'"batch" of "conversion" is {entry["batch"]} in the manifest, which is no number of rows')
+    if entry.get("rows_alone") is not None:
+        _field(entry, "rows_alone", bool, '"conversion"')
     return entry
 
 

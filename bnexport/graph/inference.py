@@ -183,8 +183,6 @@ def record(inference: Inference, options: Options) -> dict[str, Any]:
         entries["averages"] = {"of": available, "taken": options.averages}
     if inference.shapes.batch is not None:
         entries["batch"] = inference.shapes.batch
-        rest = "it takes so many at a time" if inference.shapes.mixed else "a smaller one is filled up, and the added rows' scores dropped"
-        entries["warnings"].append(f"the network is built for batches of {inference.shapes.batch} rows: {rest}")
     return entries
 
 

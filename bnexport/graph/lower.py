@@ -141,9 +141,23 @@ class _Lowering:
             if any(r.node == name for r in self.inputs) or not self._is_computed(Ref(name)):
                 continue
             self._lower(self.live.graph.nodes[name])
+        self._leave_out_unused(outputs)
         for ref, tensor in self.out.tensors.items():
             self.out.shapes[tensor] = self.shapes.of(ref) if ref not in self.shapes.input_shapes else self.shapes.input_shapes[ref]
         return self.out
+
+    def _leave_out_unused(self, outputs: Sequence[Ref]) -> None:
+        """Takes out layers that no output needs: a transposed convolution whose size turned out to be known has no use for what computes it."""
+        needed = {self.out.tensors[ref] for ref in outputs if ref in self.out.tensors}
+        layers, unused = [], set()
+        for layer in reversed(self.out.layers):
+            if needed.isdisjoint(layer.makes):
+                unused.update(layer.makes)
+            else:
+                layers.append(layer)
+                needed.update(layer.takes)
+        self.out.layers = layers[::-1]
+        self.out.tensors = {ref: tensor for ref, tensor in self.out.tensors.items() if tensor not in unused}
 
     def _before_steps(self, order: Sequence[str]) -> set[str]:
         """Operators that jump, and the arithmetic between them and the input, which has to be rounded as TensorFlow rounds it.

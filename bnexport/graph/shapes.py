@@ -54,15 +54,13 @@ def computed_dtype(name: str) -> str:
 class Shapes:
     """What two or more probes found: for each reference an `Abstract` of each.
 
-    `batch` is the size that the graph was built for, where it cannot be generalised; `mixed` says whether that is because rows
-    depend on each other. `unsure` are values that came out equal though what they were
+    `batch` is the size that the graph was built for, where it cannot be generalised. `unsure` are values that came out equal though what they were
     computed from did not, by an operator that may well give something else for a third size (a minimum, a quotient): they are no constants.
     """
 
     found: dict[Ref, tuple[Abstract, ...]] = field(default_factory=dict)
     input_shapes: dict[Ref, tuple[int | None, ...]] = field(default_factory=dict)
     batch: int | None = None
-    mixed: bool = False
     unsure: set[Ref] = field(default_factory=set)
 
     def of(self, ref: Ref) -> tuple[int | None, ...]:
@@ -103,12 +101,10 @@ def follow(live: Live, inputs: Mapping[str, Ref], outputs: Sequence[Ref], order:
             return _probe_twice(live, declared, order, PROBES, None)
         except GraphError:
             pass  # the size is the batch's after all
-    mixed = False
     try:
         shapes = _probe_twice(live, declared, order, PROBES, batch)
         if batch is None or not _mixes_rows(live, [_probe(live, declared, order, size, OPEN_SIZES[0], batch) for size in PROBES], order):
             return shapes
-        mixed = True
     except (AmbiguousNetwork, DependsOnData, UnsupportedOps):
         raise
     except GraphError as error:
@@ -134,7 +130,7 @@ def follow(live: Live, inputs: Mapping[str, Ref], outputs: Sequence[Ref], order:
     shapes = _probe_twice(live, declared, order, (batch, batch), None)
     ends = [shapes.found[ref] for ref in outputs]
     if all(end[0].shape[:1] == (batch,) for end in ends):  # rows come out as they went in: it is a batch, and not an example's first dimension
-        shapes.batch, shapes.mixed = batch, mixed
+        shapes.batch = batch
         shapes.input_shapes = {ref: (None, *shape[1:]) if shape[:1] == (batch,) else shape for ref, shape in shapes.input_shapes.items()}
     return shapes
 

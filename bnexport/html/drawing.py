@@ -92,8 +92,7 @@ def _port(port: Port, kind: str, target: str) -> _Box:
 
 def _layer(facts: LayerFacts, flagged: int) -> _Box:
     layer = facts.layer
-    takes = tuple(operand for operand in layer.inputs if isinstance(operand, str) and not operand.startswith("@"))
-    gives = (layer.name, *(f"{layer.name}:{number}" for number in range(1, layer.outputs)))
+    takes, gives = tuple(layer.takes), tuple(layer.makes)
     target = f"#layer-{facts.number}"
     if not layer.arrays and not facts.made_of:
         return _Box(takes, gives, _NARROW, 30, "op", target, layer.name, layer.op, words=f"{layer.name}: {layer.op}")

@@ -11,7 +11,7 @@ Entry = tuple[str, list[Content]]
 
 _TOLD = frozenset(
     {"producer", "tensorflow", "source", "options", "set", "dropped", "statistics", "averages", "assumed", "ignored", "alternatives", "batch",
-     "uses_batch", "unfolded", "warnings", "incomplete"}
+     "uses_batch", "rows_alone", "unfolded", "warnings", "incomplete"}
 )  # fmt: skip
 """What of a record is told in words of its own; anything else is shown as it is."""
 
@@ -36,6 +36,8 @@ def entries(record: Mapping[str, Any]) -> Iterable[Entry]:
             yield label, [str(text) for text in record[key]]
     if record.get("batch"):
         yield "Batch", [f"The graph was built for {record['batch']} rows at a time."]
+    if record.get("rows_alone") is False:
+        yield "Rows", ["Scores of a row may depend on the other rows of its batch."]
     if record.get("uses_batch"):
         yield "Uses the batch", [name(str(node)) for node in record["uses_batch"]]
 

@@ -109,8 +109,7 @@ def examined(program: Program) -> dict[str, Units | None]:
             result = _sound(low.min(initial=math.inf), high.max(initial=-math.inf))
         if layer.activation is not None:
             result = _activated(layer.activation, layer.activation_attrs, result)
-        for number in range(layer.outputs):
-            ranges[layer.name if number == 0 else f"{layer.name}:{number}"] = result
+        ranges.update(dict.fromkeys(layer.makes, result))
     return found
 
 
