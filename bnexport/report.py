@@ -46,7 +46,7 @@ def summary(program: Program) -> list[str]:
         *_dropout_lines(record.get("dropped", ())),
         *_statistics_lines(record.get("statistics", ())),
         *_averages_lines(record.get("averages")),
-        *([_line("assumed", "; ".join(record["assumed"]))] if record.get("assumed") else []),
+        *(_line("" if number else "assumed", text) for number, text in enumerate(record.get("assumed", ()))),
         *_list_line("ignored", record.get("ignored", ())),
         *_list_line("alternatives", record.get("alternatives", ()), "; choose one with --output"),
     ]
@@ -78,7 +78,7 @@ def parameters(layers: Iterable[Layer]) -> int:
 
 
 def _line(subject: str, text: str) -> str:
-    return f"{subject + ':':<{_WIDTH}} {text}"
+    return f"{subject + ':' if subject else '':<{_WIDTH}} {text}"
 
 
 def _some(texts: Sequence[str], separator: str = ", ") -> str:

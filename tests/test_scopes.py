@@ -202,7 +202,9 @@ def test_a_batch_norm_behind_an_activation_that_is_not_known_is_not_folded_throu
 def test_what_was_assumed_and_ignored_is_in_the_record():
     record = to_program(DATA / "no_meta_seed" / "model.ckpt", Options(activation="relu")).conversion
     assert record["ignored"] == ["optimiser slot: 22"]
-    assert "each batch norm stands between its layer and the activation" in record["assumed"]
+    assert "bn behind W1, bn_1 behind W2: their sizes allow nothing else" in record["assumed"]
+    assert "no layer takes more than what the one before it gives (--order takes layers, and batch norms where they stand)" in record["assumed"]
+    assert "each batch norm stands between its layer and the activation (--bn-after-activation puts them behind it)" in record["assumed"]
     assert "the activation of every layer but the last is relu; W3 has none" in record["assumed"]
     assert record["warnings"] == ["names carry no epsilon: 0.001 was taken for every batch norm; say another with --epsilon"]
 
@@ -285,7 +287,7 @@ def test_numbers_order_square_layers_and_that_is_said(tmp_path):
 
 
 def test_shapes_order_layers_against_their_numbers(tmp_path):
-    program = to_program(forged(tmp_path, {"W2": kernel(8, 4), "W1": kernel(4, 2)}))
+    program = to_program(forged(tmp_path, {"W2": kernel(8, 4), "W1": kernel(4, 2), "b1": np.ones(2, np.float32)}))
     assert names(program) == ["W2", "W1"]
     assert any("the only one that their shapes allow, though their numbers say another" in text for text in program.conversion["assumed"])
 

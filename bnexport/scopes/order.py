@@ -1,12 +1,14 @@
 """The order of layers: the numbers in their names, and shapes of which each takes what the one before gives."""
 
 from collections.abc import Sequence
+from itertools import combinations
 
 from bnexport.scopes.linears import Linear
 from bnexport.scopes.names import common_scope, precedes, tokens
 
 _FIRST = frozenset({"input", "stem", "first", "encoder", "enc"})
-_LAST = frozenset({"decoder", "dec", "out", "output", "outputs", "logit", "logits", "pred", "prediction", "predictions", "softmax", "final", "last"})
+OUTPUTS = frozenset({"out", "output", "outputs", "logit", "logits", "pred", "prediction", "predictions", "softmax", "final", "last"})
+_LAST = OUTPUTS | {"decoder", "dec"}
 _NETWORKS = frozenset({"generator", "discriminator", "critic", "actor", "target", "teacher", "student"})
 """Scopes of networks that are trained against each other, and are no parts of one."""
 _STEPS = 200_000
@@ -54,6 +56,11 @@ def chains(layers: Sequence[Linear], *, by_name: bool, most: int = 2) -> list[li
         used.add(i)
         tries.append(iter(range(len(layers))))
     return found
+
+
+def contradicted(chain: Sequence[Linear]) -> bool:
+    """Whether the names say of a later layer in a chain that it comes before an earlier one."""
+    return any(_goes_before(later, earlier) for earlier, later in combinations(chain, 2))
 
 
 def _goes_before(first: Linear, second: Linear) -> bool:

@@ -8,6 +8,8 @@ from itertools import pairwise
 from bnexport.checkpoint import Checkpoint, TensorInfo
 from bnexport.checkpoint.reader import OBJECT_GRAPH_KEY
 from bnexport.errors import ScopeError, UsageError
+from bnexport.scopes.beside import among_others
+from bnexport.scopes.doubts import refuse_doubtful, transposed
 from bnexport.scopes.linears import Linear, match_linears
 from bnexport.scopes.names import Path, listed
 from bnexport.scopes.norms import Norm, described, match_norms
@@ -58,7 +60,7 @@ def full_names(checkpoint: Checkpoint) -> dict[str, str]:
 
 def read_names(infos: Iterable[TensorInfo], names: Mapping[str, str]) -> Reading:
     """Roles, layers and batch norms of the variables with these names and shapes; no values are looked at."""
-    variables = classify(infos, names)
+    variables = among_others(classify(infos, names))
     linears, norms = match_linears(variables), match_norms(variables)
     matched = {layer.kernel.key for layer in linears.found} | {layer.bias.key for layer in linears.found if layer.bias is not None}
     stray = [v for v in variables if v.info.shape and v.role in (KERNEL, UNKNOWN, EMBEDDING, RECURRENT) and v.key not in matched]
@@ -112,6 +114,7 @@ def choose(prefix: object, reading: Reading, order: Sequence[str], aliases: Mapp
                 f"name one with --order, for example --order {apart[0]}, or all that follow one another"
             )
         chain, assumed = _ordered(prefix, reading.linears)
+        refuse_doubtful(prefix, chain)
         placement = place_norms(prefix, chain, reading.linears, reading.norms)
         _refuse_betas_that_may_be_biases(prefix, chain, placement.places)
         notes = [*_matched_biases(chain), *reading.assumed, *assumed, *placement.assumed, *_notes_on_biases(chain, placement.places)]
@@ -200,7 +203,8 @@ def _refuse_strays(prefix: object, reading: Reading) -> None:
             f"{prefix}: nothing says that {_shown(only.kernel)} is a layer's kernel, and not an embedding; if it is, give --order {only.name}"
         )
     if reading.stray:
-        raise ScopeError(f"{prefix}: these variables belong to no layer by name: {listed([_shown(v) for v in reading.stray])}; {hint}")
+        why = transposed(reading.linears, reading.stray)
+        raise ScopeError(f"{prefix}: these variables belong to no layer by name: {listed([_shown(v) for v in reading.stray])}{why}; {hint}")
 
 
 def _ordered(prefix: object, layers: Sequence[Linear]) -> tuple[list[Linear], list[str]]:

@@ -74,7 +74,8 @@ class _Walk:
         self.reading: Reading = read_names([checkpoint.info(name) for name in checkpoint], self.full_names)
         averages = [(v.belongs_to, v.key) for v in self.reading.variables if v.role == AVERAGE and v.belongs_to is not None]
         self.averages = dict(averages)
-        if options.averages and not averages:
+        self.bare_averages = sorted(display_name(v.key) for v in self.reading.variables if v.averaged)
+        if options.averages and not averages and not self.bare_averages:
             raise UsageError(f"--ema: {checkpoint.prefix} holds no averages of weights; leave it out")
         if options.averages and len(averages) > len(self.averages):
             several = [display_name(key) for owner, key in averages if owner == averages[0][0]]
@@ -246,9 +247,11 @@ class _Walk:
     def _assumed(self, known: bool) -> list[str]:
         sentences = list(self.choice.assumed)
         chain, places = self.choice.chain, self.choice.places
+        if len(chain) > 1:
+            sentences.append("no layer takes more than what the one before it gives (--order takes layers, and batch norms where they stand)")
         if any(places):  # any but the one on the input
-            side = "after the activation (--bn-after-activation)" if self.options.bn_after_activation else "between its layer and the activation"
-            sentences.append(f"each batch norm stands {side}")
+            side = "between its layer and the activation (--bn-after-activation puts them behind it)"
+            sentences.append(f"each batch norm stands {'after the activation (--bn-after-activation)' if self.options.bn_after_activation else side}")
         if known and self.options.activation is not None and len(chain) > 1 and not {",", ":"} & set(self.options.activation):
             sentences.append(f"the activation of every layer but the last is {self.options.activation}; {chain[-1].name} has none")
         if not known and not self.convolutional:
@@ -256,6 +259,8 @@ class _Walk:
         if self.averages:
             taken = "taken" if self.options.averages else "not taken; --ema takes them"
             sentences.append(f"averages of {len(self.averages)} weights are there and were {taken}")
+        if self.bare_averages:
+            sentences.append(f"averages stand in the place of {len(self.bare_averages)} weights that are not there: {listed(self.bare_averages, 3)}")
         narrow = sorted({layer.kernel.info.dtype.name for layer in chain} - {self.dtype})
         if narrow:
             sentences.append(f"what is stored as {listed(narrow)} is computed in {self.dtype}")

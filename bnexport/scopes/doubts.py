@@ -1,0 +1,96 @@
+"""What makes it doubtful that layers, whose shapes fit one behind another, are a chain: an order that the user gives settles each of these."""
+
+from collections.abc import Iterator, Sequence
+from itertools import combinations, pairwise
+
+from bnexport.errors import ScopeError
+from bnexport.scopes.linears import Linear
+from bnexport.scopes.names import Path, common_scope, listed, precedes, tokens
+from bnexport.scopes.order import OUTPUTS, contradicted, follows
+from bnexport.scopes.roles import Named
+
+_BESIDE = (
+    # Words of layers that take the same tensor, and are never one behind the other.
+    (frozenset({"policy", "pi", "actor"}), frozenset({"value", "vf", "critic", "advantage", "adv"})),
+    (frozenset({"value", "vf"}), frozenset({"advantage", "adv"})),
+    (frozenset({"mean", "mu", "loc"}), frozenset({"std", "logstd", "stddev", "sigma", "var", "logvar", "variance"})),
+)
+
+
+def refuse_doubtful(prefix: object, chain: Sequence[Linear]) -> None:
+    """
+    Raises:
+        ScopeError: the chain has two layers whose names say that they stand beside each other, one that may be no layer, or another reading with its
+            kernels transposed.
+    """
+    _refuse_heads(prefix, chain)
+    _refuse_odd_kernels(prefix, chain)
+    _refuse_transposed(prefix, chain)
+
+
+def _refuse_heads(prefix: object, chain: Sequence[Linear]) -> None:
+    for first, second in combinations(chain, 2):
+        if _are_beside(first, second):
+            raise ScopeError(
+                f"{prefix}: {first.name} and {second.name} are called like two ends of one network, which stand beside each other, though the shapes "
+                f"of the layers fit one behind another: {' → '.join(layer.name for layer in chain)}; name the layers of one of them with --order"
+                f"{_example([layer for layer in chain if layer is not second])}"
+            )
+
+
+def _are_beside(first: Linear, second: Linear) -> bool:
+    a, b = _own_words(first.path, second.path)
+    if a & OUTPUTS and b & OUTPUTS and precedes(first.path, second.path) is None:
+        return True
+    return any((a & one and b & other and not b & one) or (b & one and a & other and not a & one) for one, other in _BESIDE)
+
+
+def _own_words(first: Path, second: Path) -> Iterator[set[str]]:
+    """The words of the first components in which two paths differ."""
+    shared = common_scope(first, second)
+    return (set(tokens(path[shared])) if len(path) > shared else set() for path in (first, second))
+
+
+def _refuse_odd_kernels(prefix: object, chain: Sequence[Linear]) -> None:
+    """A matrix without a bias, and without a kernel's name, among layers that all have both: the centres of a loss, a logarithm of deviations."""
+    odd = [layer for layer in chain if layer.op == "Dense" and layer.kernel.by_shape and layer.bias is None and not layer.kernel.unnamed]
+    others = [layer for layer in chain if layer not in odd]
+    if odd and others and all(layer.bias is not None and not layer.kernel.by_shape for layer in others):
+        what = listed([f"{layer.name} {list(layer.kernel.info.shape)}" for layer in odd])
+        without = f"; if not, --order {_names(others)}" if _chained(others) else ""
+        raise ScopeError(
+            f"{prefix}: {what} may be a layer's kernel by shape alone, among layers that have a bias and a kernel's name; if it is, give --order "
+            f"{_names(chain)}{without}"
+        )
+
+
+def _refuse_transposed(prefix: object, chain: Sequence[Linear]) -> None:
+    """Kernels of (out, in) make a chain the other way round. The width of a bias tells, and so do numbers where they agree with the chain."""
+    back = chain[::-1]
+    dense = all(layer.op == "Dense" and (layer.bias is None or layer.ins == layer.outs) for layer in chain)
+    if dense and contradicted(chain) and not contradicted(back):
+        raise ScopeError(
+            f"{prefix}: the shapes allow the order {listed([layer.label for layer in chain])} alone, and the names say the other way round, as "
+            f"with kernels that are stored as (out, in): if these are not, give --order {_names(chain)}; if they are, convert with the graph (.meta)"
+        )
+
+
+def transposed(layers: Sequence[Linear], strays: Sequence[Named]) -> str:
+    """A sentence on kernels that seem to be stored as (out, in), as the vectors that belong to no layer say; empty where they do not."""
+    dense = [layer for layer in layers if layer.op == "Dense" and layer.bias is None]
+    widths = sorted(max(v.info.shape) for v in strays)
+    if len(dense) != len(layers) or widths != sorted(layer.ins for layer in dense) or widths == sorted(layer.outs for layer in dense):
+        return ""
+    return f"; each is as long as a kernel has rows, as if kernels were stored as (out, in): {listed([layer.label for layer in dense])}"
+
+
+def _names(layers: Sequence[Linear]) -> str:
+    return ",".join(layer.name for layer in layers)
+
+
+def _chained(layers: Sequence[Linear]) -> bool:
+    return all(follows(first, second) for first, second in pairwise(layers))
+
+
+def _example(layers: Sequence[Linear]) -> str:
+    return f", for example --order {_names(layers)}" if _chained(layers) else ""

@@ -1,0 +1,59 @@
+"""Chains of layers that the shapes allow and the names speak against."""
+
+import numpy as np
+import pytest
+from test_scopes import forged, kernel, names
+
+from bnexport.conversion import to_program
+from bnexport.errors import ScopeError
+from bnexport.options import Options
+
+
+def layers(**named):
+    arrays = {}
+    for name, (ins, outs) in named.items():
+        arrays |= {f"{name}/kernel": kernel(ins, outs, len(arrays)), f"{name}/bias": np.ones(outs, np.float32)}
+    return arrays
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("policy", "value"), ("out_policy", "out_value"), ("mu", "log_sigma"), ("value", "advantage"), ("z_mean", "z_log_var"), ("out_a", "out_b")],
+)
+def test_two_heads_are_no_chain(tmp_path, first, second):
+    prefix = forged(tmp_path, layers(fc=(6, 4), **{first: (4, 4), second: (4, 1)}))
+    with pytest.raises(ScopeError, match=f"{first} and {second} are called like two ends of one network.*--order fc,{first}$"):
+        to_program(prefix)
+    assert names(to_program(prefix, Options(order=["fc", first, second]))) == ["fc", first, second]
+
+
+@pytest.mark.parametrize("called", [("out/dense", "out/dense_1"), ("out1", "out2"), ("mean_net", "logits"), ("decoder_a", "decoder_b")])
+def test_names_that_are_no_heads_make_a_chain(tmp_path, called):
+    first, second = called
+    assert names(to_program(forged(tmp_path, layers(fc=(6, 5), **{first: (5, 4), second: (4, 1)})))) == ["fc", first, second]
+
+
+def test_a_matrix_that_is_a_kernel_by_shape_alone_is_no_layer_unless_the_user_says_so(tmp_path):
+    """The centres of a centre loss fit behind the last layer."""
+    prefix = forged(tmp_path, layers(fc1=(8, 6), fc2=(6, 4)) | {"centers": kernel(4, 2)})
+    with pytest.raises(
+        ScopeError, match=r"centers \[4, 2\] may be a layer's kernel by shape alone, .*--order fc1,fc2,centers; if not, --order fc1,fc2$"
+    ):
+        to_program(prefix)
+    assert names(to_program(prefix, Options(order=["fc1", "fc2"]))) == ["fc1", "fc2"]
+    assert names(to_program(prefix, Options(order=["fc1", "fc2", "centers"]))) == ["fc1", "fc2", "centers"]
+
+
+def test_kernels_whose_order_is_the_other_way_round_may_be_transposed(tmp_path):
+    prefix = forged(tmp_path, {"W1": kernel(6, 8), "W2": kernel(3, 6)})
+    with pytest.raises(ScopeError, match=r"allow the order W2 \(3 → 6\), W1 \(6 → 8\) alone, and the names say the other way round.*--order W2,W1;"):
+        to_program(prefix)
+    assert names(to_program(prefix, Options(order=["W2", "W1"]))) == ["W2", "W1"]
+
+
+@pytest.mark.parametrize("shape", [lambda n: (n, 1), lambda n: (n,)])
+def test_biases_as_long_as_kernels_have_rows_tell_that_they_are_transposed(tmp_path, shape):
+    """W1 [25, 784] and b1 [25, 1], with examples as columns, are of a well-known course."""
+    arrays = {"W1": kernel(6, 8), "b1": np.ones(shape(6), np.float32), "W2": kernel(3, 6), "b2": np.ones(shape(3), np.float32)}
+    with pytest.raises(ScopeError, match=r"each is as long as a kernel has rows, as if kernels were stored as \(out, in\): W1 \(6 → 8\), W2"):
+        to_program(forged(tmp_path, arrays))
