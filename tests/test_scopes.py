@@ -351,6 +351,24 @@ def test_biases_may_be_rows(tmp_path):
     np.testing.assert_allclose(predict(to_program(forged(tmp_path, arrays), Options(activation="relu")), x), want, rtol=1e-5, atol=1e-6)
 
 
+def test_the_two_kernels_of_a_separable_convolution_are_one_behind_the_other(tmp_path):
+    """tf.layers and Keras have both in one scope, with one bias; MobileNet's checkpoints have a scope, and a batch norm, for each."""
+    depthwise, pointwise = np.ones((3, 3, 4, 1), np.float32), np.ones((1, 1, 4, 4), np.float32)
+    arrays = {}
+    for scope in ("separable_conv2d", "separable_conv2d_1"):
+        arrays |= {f"{scope}/pointwise_kernel": pointwise, f"{scope}/depthwise_kernel": depthwise, f"{scope}/bias": np.ones(4, np.float32)}
+    program = to_program(forged(tmp_path, arrays), Options(activation="relu"))
+    assert [(layer.op, sorted(layer.arrays)) for layer in program.layers] == [("DepthwiseConv2D", ["kernel"]), ("Conv2D", ["bias", "kernel"])] * 2
+    (folder := tmp_path / "mobilenet").mkdir()
+    arrays = {}
+    for i in (1, 2):
+        arrays |= {f"net/Conv2d_{i}_pointwise/weights": pointwise, f"net/Conv2d_{i}_depthwise/depthwise_weights": depthwise}
+        arrays |= keras_norm(f"net/Conv2d_{i}_pointwise/BatchNorm", 4) | keras_norm(f"net/Conv2d_{i}_depthwise/BatchNorm", 4)
+    program = to_program(forged(folder, arrays), Options(activation="relu6"))
+    assert names(program) == [f"net/Conv2d_{i}_{half}" for i in (1, 2) for half in ("depthwise", "pointwise")]
+    assert [[part["node"] for part in layer.provenance["parts"]] for layer in program.layers] == [[f"{name}/BatchNorm"] for name in names(program)]
+
+
 # ---- batch norms
 
 
