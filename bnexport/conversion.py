@@ -23,11 +23,14 @@ def to_program(path: str | Path, options: Options | None = None) -> Program:
     return program
 
 
-def to_unfolded(path: str | Path, options: Options | None = None) -> Program:
+def to_unfolded(path: str | Path, options: Options | None = None, *, exact: bool = True) -> Program:
     """What the checkpoint at `path` computes at inference, with nothing folded, and all of it in float64: the truth that a bundle is measured by.
 
     Its layers are called as they are in the graph (linear layers after their kernels), and batch norm is one or more `ScaleShift` layers of its own,
     each with the roles of its variables under `parts` in its provenance.
+
+    Args:
+        exact: False for the dtypes that the network has, not float64.
 
     Raises:
         BnexportError: as `to_program` does.
@@ -37,13 +40,15 @@ def to_unfolded(path: str | Path, options: Options | None = None) -> Program:
     options = options or Options()
     location = locate(path, options.graph)
     if not _has_graph(location, options):
-        return widened(_from_names(location, options, folded=False))
+        named = _from_names(location, options, folded=False)
+        return widened(named) if exact else named
     from bnexport.graph.inference import read_inference, record
 
     inference = read_inference(location, options)
     lowered = inference.lowered
     tensors = [lowered.tensors[ref] for ref in inference.outputs.values()]
-    return widened(Program(inference.input_ports(), lowered.layers, inference.output_ports(tensors), record(inference, options)))
+    program = Program(inference.input_ports(), lowered.layers, inference.output_ports(tensors), record(inference, options))
+    return widened(program) if exact else program
 
 
 def convert(path: str | Path, out: str | Path, options: Options | None = None) -> Program:

@@ -57,6 +57,8 @@ def figure(check: "LayerCheck") -> Markup | None:
 
 
 def _verdict(found: "Verification") -> str:
+    if found.passed and found.strained:
+        return "Beyond the tolerance, and no further than the network’s own rounding explains: the bundle computes what the checkpoint does."
     if found.passed:
         return "Within the tolerance: the bundle computes what the checkpoint does."
     if found.variables and found.variables.different:
