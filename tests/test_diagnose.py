@@ -553,6 +553,13 @@ def test_numbers_that_cannot_be_read(numbers, mine, message):
         diagnose_numbers(parse(numbers), mine)
 
 
+@pytest.mark.parametrize("mine", ["-0.5", "-.5", "-5e-1"])
+def test_a_negative_result_is_no_option(mine):
+    result = command("--numbers", "x=-1,mean=0,var=3,eps=1,offset=0,scale=1", mine)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert command("--numbers", "x=-1,mean=0,var=3,eps=1", "-x").exit_code == 2
+
+
 def test_numbers_go_by_other_names():
     assert parse("before=1, mu=2; variance=3,gamma=4,beta=5,epsilon=6") == {
         "x": "1",

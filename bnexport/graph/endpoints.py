@@ -377,7 +377,8 @@ def named_endpoints(live: Live, inputs: list[str], outputs: list[str]) -> Endpoi
     wanted = {name: live.resolve(ref) for name, ref in _named(live, outputs, "--output").items()}
     for name, ref in wanted.items():
         if not live.is_dynamic(ref):
-            raise GraphError(f"{live.graph.source}: the output {name!r} does not depend on any input: it is a constant")
+            what = "an operation that gives no tensor" if live.graph.nodes[ref.node].op == "NoOp" else "a constant"
+            raise GraphError(f"{live.graph.source}: the output {name!r} does not depend on any input: it is {what}")
     return Endpoints(_order_inputs(live, cut, wanted.values()), wanted)
 
 
