@@ -400,10 +400,24 @@ def test_a_batch_norm_for_each_hidden_layer_goes_by_its_number(tmp_path):
     )
 
 
+def test_the_first_of_batch_norms_that_are_counted_in_a_scope_comes_first(tmp_path):
+    """Its `beta` has no number, and the scope is no name of it: the layers are in it too."""
+    arrays = {f"net/W{i}": kernel(ins, outs) for i, (ins, outs) in enumerate([(6, 5), (5, 6), (6, 4), (4, 3)], 1)}
+    for n, width in (("", 5), ("_1", 6), ("_2", 4)):
+        arrays |= {f"net/{role}{n}": v for role, v in zip(("beta", "scale", "pop_mean", "pop_var"), norm(width), strict=True)}
+    prefix = forged(tmp_path, arrays)
+    for order in ([], ["net"]):
+        assumed = to_program(prefix, Options(order=order)).conversion["assumed"]
+        assert (
+            "net/batch_norm behind net/W1, net/batch_norm_1 behind net/W2, net/batch_norm_2 behind net/W3: their sizes allow nothing else" in assumed
+        )
+
+
 def test_batch_norms_go_to_the_layers_of_their_numbers(tmp_path):
     program = to_program(forged(tmp_path, deep(4) | seed_norm("bn2", 4) | seed_norm("bn3", 4, 1)))
     assert [[part["gamma"] for part in layer.provenance["parts"]] for layer in program.layers] == [[], ["bn2/gamma"], ["bn3/gamma"], []]
-    assert "bn2 behind W2, bn3 behind W3: their numbers agree" in program.conversion["assumed"]
+    assumed = program.conversion["assumed"]
+    assert assumed[1:3] == ["bn2 behind W2, bn3 behind W3: their numbers agree", "the sizes of these batch norms fit other places too"]
 
 
 def test_long_networks_are_read_in_no_time(tmp_path):

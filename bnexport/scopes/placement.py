@@ -217,6 +217,8 @@ def _place_by_width(prefix: object, result: Placement, norms: Sequence[Norm], ch
     elif whole_numbering == chosen:
         how = "their numbers agree"
     result.assumed.append(f"{_reading(chain, norms, chosen)}: {how}")
+    if len(readings) > 1:
+        result.assumed.append("the sizes of these batch norms fit other places too")
     for i, place in chosen.items():
         result.places[place] = norms[i]
         result.by_width.add(id(norms[i]))
