@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bnexport.commands.options import conversion_options
-from bnexport.commands.output import print_json, print_lines
+from bnexport.commands.output import print_doubts, print_json, print_lines
 from bnexport.errors import UsageError
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ def _checkpoint(paths: tuple[str, ...], layer: str | None, header: bool | None, 
     if is_bundle(checkpoint):
         raise UsageError(f"{checkpoint} is a bundle, into which the batch norms have been folded; give the checkpoint that it was made from")
     result = compare(checkpoint, rows, mine, options, layer=layer, header=header)
+    print_doubts(result.record)
     if as_json:
         print_json(record(result))
     else:
