@@ -122,3 +122,23 @@ def test_batch_norms_that_share_a_scope_with_one_layer_stand_before_it_where_one
 
     assumed = by_names(live(build), bn_after_activation=True).conversion["assumed"]
     assert any(text.startswith("l0/batch_normalization on the input, l1/batch_normalization behind l0/dense, ") for text in assumed)
+
+
+def test_lists_of_variables_are_told_by_what_the_lists_are_called(tmp_path):
+    """`self.ws = [tf.Variable(…), …]` of a tf.Module."""
+    arrays = {f"net/{name}/{i}": value for i in range(3) for name, value in (("ws", kernel(4, 4, i)), ("bs", np.full(4, i, np.float32)))}
+    program = to_program(forged(tmp_path, arrays), Options(activation="relu"))
+    assert [layer.provenance["kernel"] for layer in program.layers] == ["net/ws/0", "net/ws/1", "net/ws/2"]
+    assert [layer.provenance["parts"][0]["shift"] for layer in program.layers] == ["net/bs/0", "net/bs/1", "net/bs/2"]
+
+
+@pytest.mark.parametrize("said", [{}, {"epsilon": 1e-3}])
+def test_a_normalization_of_keras_has_no_epsilon(tmp_path, said):
+    mean, variance = np.array([1, 2, 3, 4], np.float32), np.array([0.01, 4, 9, 0], np.float32)
+    arrays = {"net/norm/mean": mean, "net/norm/variance": variance, "net/norm/count": np.int64(100), "net/dense/kernel": kernel(4, 3)}
+    program = to_program(forged(tmp_path, arrays), Options(**said))
+    x = np.random.default_rng(0).standard_normal((5, 4)).astype(np.float32)
+    want = (x.astype(np.float64) - mean) / np.maximum(np.sqrt(variance), 1e-7) @ kernel(4, 3)
+    assert np.abs(Model(program).predict(x) - want).max() <= 1e-5 * np.abs(want).max()
+    assert program.conversion["warnings"] == []
+    assert program.layers[0].provenance["parts"][0]["epsilon_from"] == "Keras' Normalization"

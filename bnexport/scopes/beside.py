@@ -11,6 +11,9 @@ from bnexport.scopes.roles import BETA, BIAS, GAMMA, KERNEL, MEAN, SPELLINGS, UN
 _ROLE_SCOPES = {"weights": KERNEL, "weight": KERNEL, "kernels": KERNEL, "kernel": KERNEL, "biases": BIAS, "bias": BIAS}
 """Scopes that are called as what is in them, as in TensorFlow's own tutorials: `layer1/weights/Variable` and `layer1/biases/Variable`."""
 
+_ROLE_LISTS = {"w": KERNEL, "ws": KERNEL, "b": BIAS, "bs": BIAS}
+"""The same of lists, whose variables have numbers for names: `ws/0` and `bs/0` of an object."""
+
 
 def among_others(variables: Sequence[Named]) -> list[Named]:
     """Variables as `classify` gives them, with what only those beside them tell of their roles and names, in the same order."""
@@ -31,7 +34,8 @@ def _without_role_scopes(variables: list[Named]) -> list[Named]:
 def _without_role_scope(variable: Named) -> Named:
     path = variable.path
     scope = tokens(path[-2]) if len(path) > 1 else ()
-    role = _ROLE_SCOPES.get(scope[0]) if scope and all(word.isdigit() for word in scope[1:]) else None
+    called = _ROLE_SCOPES | _ROLE_LISTS if path[-1].isdigit() else _ROLE_SCOPES
+    role = called.get(scope[0]) if scope and all(word.isdigit() for word in scope[1:]) else None
     shape, dtype = variable.info.shape, variable.info.dtype
     fits = dtype.kind in "fV" and (len(shape) > 1 if role == KERNEL else is_vector(shape))
     if role is None or not fits or variable.role not in (KERNEL, BIAS, UNKNOWN):

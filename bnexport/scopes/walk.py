@@ -174,25 +174,29 @@ class _Walk:
     # ---- batch norm
 
     def _add_norm(self, norm: Norm) -> None:
-        """gamma * (x - mean) / sqrt(variance + epsilon) + beta (Ioffe and Szegedy 2015, algorithm 1, with moving statistics)."""
+        """gamma * (x - mean) / sqrt(variance + epsilon) + beta (Ioffe and Szegedy 2015, algorithm 1, with moving statistics).
+
+        Keras' `Normalization` layer is (x - mean) / max(sqrt(variance), 1e-7) (keras/layers/preprocessing/normalization.py).
+        """
         values = {role: self._vector(norm, variable) for role, variable in norm.variables.items()}
-        mean, variance = values[MEAN], values[VARIANCE]
-        if (variance + self.epsilon == 0).any():
+        epsilon = 0.0 if norm.bare else self.epsilon
+        mean, variance = values[MEAN], np.maximum(values[VARIANCE], 1e-14 if norm.bare else 0.0)
+        if (variance + epsilon == 0).any():
             key = self._key(norm.variables[VARIANCE])
             raise BadStatistics(
                 f"{self.checkpoint.prefix}: the moving variance {key!r} is 0 in places, which an epsilon of 0 divides by; give another --epsilon"
             )
         if not mean.any() and (variance == 1).all():
             self.warnings.append(f"the moving statistics of {norm.name} are still 0 and 1: its update ops never ran, or were not run before saving")
-        scale = values.get(GAMMA, np.ones(norm.width)) / np.sqrt(variance + self.epsilon)
+        scale = values.get(GAMMA, np.ones(norm.width)) / np.sqrt(variance + epsilon)
         shift = values.get(BETA, np.zeros(norm.width)) - mean * scale
         keys = {
             short: self._key(norm.variables[role])
             for short, role in (("beta", BETA), ("gamma", GAMMA), ("mean", MEAN), ("variance", VARIANCE))
             if role in norm.variables
         }
-        from_ = "default" if self.options.epsilon is None else "--epsilon"
-        part = {"node": norm.name, "op": "BatchNorm", **keys, "epsilon": self.epsilon, "epsilon_from": from_}
+        from_ = "Keras' Normalization" if norm.bare else "default" if self.options.epsilon is None else "--epsilon"
+        part = {"node": norm.name, "op": "BatchNorm", **keys, "epsilon": epsilon, "epsilon_from": from_}
         arrays: dict[str, Array] = {"scale": InMemory(scale), "shift": InMemory(shift)}
         name = take_name(self.taken, self._human(norm.variables[MEAN], norm.name))
         self._append(Layer(name, "ScaleShift", [self.tensor], {}, arrays, provenance={"parts": [part]}), norm.width)
@@ -225,7 +229,7 @@ class _Walk:
         }
         if self.averages:
             record["averages"] = {"taken": self.options.averages, "of": sorted(display_name(key) for key in self.averages.values())}
-        if self.choice.places and self.options.epsilon is None:
+        if self.options.epsilon is None and not all(norm.bare for norm in self.choice.places.values()):
             self.warnings.append(f"names carry no epsilon: {self.epsilon:g} was taken for every batch norm; say another with --epsilon")
         for variable in self.reading.variables:
             if variable.role == UNKNOWN and not variable.info.shape and variable.info.dtype.kind != "O":
