@@ -27,6 +27,31 @@ def test_two_heads_are_no_chain(tmp_path, first, second):
     assert names(to_program(prefix, Options(order=["fc", first, second]))) == ["fc", first, second]
 
 
+@pytest.mark.parametrize("called", [("G_W1", "G_W2", "D_W1", "D_W2"), ("net/G/h0", "net/G/h1", "net/D/h0", "net/D/h1")])
+def test_a_generator_and_a_discriminator_by_their_letters_are_no_chain(tmp_path, called):
+    sizes = [(5, 4), (4, 6), (6, 3), (3, 1)]
+    prefix = forged(tmp_path, {name: kernel(*shape) for name, shape in zip(called, sizes, strict=True)})
+    with pytest.raises(ScopeError, match=f"a generator and a discriminator: .*--order {called[0]},{called[1]} or {called[2]},{called[3]}$"):
+        to_program(prefix)
+    assert names(to_program(prefix, Options(order=called[:2]))) == list(called[:2])
+    assert names(to_program(prefix, Options(order=called))) == list(called)
+
+
+def test_of_several_networks_one_that_is_a_chain_is_the_example(tmp_path):
+    """An actor of two ends, and a critic."""
+    actor = layers(**{"actor/fc": (4, 8), "actor/mu": (8, 2), "actor/sigma": (8, 2)})
+    prefix = forged(tmp_path, actor | layers(**{"critic/fc": (4, 8), "critic/v": (8, 1)}))
+    with pytest.raises(ScopeError) as error:
+        to_program(prefix)
+    assert "\n  actor: actor/fc, actor/mu, actor/sigma (no single chain)\n  critic: critic/fc → critic/v\n" in str(error.value)
+    assert "name one with --order, for example --order critic, or" in str(error.value)
+
+
+def test_heads_are_told_before_the_orders_that_they_could_have(tmp_path):
+    with pytest.raises(ScopeError, match=r"mu and sigma are called like two ends.*--order enc,mu,dec$"):
+        to_program(forged(tmp_path, layers(enc=(6, 4), mu=(4, 4), sigma=(4, 4), dec=(4, 6))))
+
+
 @pytest.mark.parametrize("called", [("out/dense", "out/dense_1"), ("out1", "out2"), ("mean_net", "logits"), ("decoder_a", "decoder_b")])
 def test_names_that_are_no_heads_make_a_chain(tmp_path, called):
     first, second = called

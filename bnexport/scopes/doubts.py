@@ -23,12 +23,17 @@ def refuse_doubtful(prefix: object, chain: Sequence[Linear]) -> None:
         ScopeError: the chain has two layers whose names say that they stand beside each other, one that may be no layer, or another reading with its
             kernels transposed.
     """
-    _refuse_heads(prefix, chain)
+    refuse_heads(prefix, chain)
+    _refuse_rivals(prefix, chain)
     _refuse_odd_kernels(prefix, chain)
     _refuse_transposed(prefix, chain)
 
 
-def _refuse_heads(prefix: object, chain: Sequence[Linear]) -> None:
+def refuse_heads(prefix: object, chain: Sequence[Linear]) -> None:
+    """
+    Raises:
+        ScopeError: two layers of a chain are called as if they took the same tensor.
+    """
     for first, second in combinations(chain, 2):
         if _are_beside(first, second):
             raise ScopeError(
@@ -49,6 +54,18 @@ def _own_words(first: Path, second: Path) -> Iterator[set[str]]:
     """The words of the first components in which two paths differ."""
     shared = common_scope(first, second)
     return (set(tokens(path[shared])) if len(path) > shared else set() for path in (first, second))
+
+
+def _refuse_rivals(prefix: object, chain: Sequence[Linear]) -> None:
+    """`G_W1` and `D_W1`, or `G/h0` and `D/h0`: a generator, and the discriminator that its results go into in training."""
+    shared = min(common_scope(chain[0].path, layer.path) for layer in chain)
+    firsts = [tokens(layer.path[shared])[:1] if len(layer.path) > shared else () for layer in chain]
+    if set(firsts) == {("g",), ("d",)}:
+        sides = [[layer for layer, first in zip(chain, firsts, strict=True) if first == (side,)] for side in "gd"]
+        raise ScopeError(
+            f"{prefix}: the names begin with G and D, as of two networks, a generator and a discriminator: name the layers of one, or of both as "
+            f"they follow one another, with --order{' or'.join(f' {_names(side)}' for side in sides)}"
+        )
 
 
 def _refuse_odd_kernels(prefix: object, chain: Sequence[Linear]) -> None:

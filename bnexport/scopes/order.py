@@ -10,7 +10,7 @@ from bnexport.scopes.names import Path, common_scope, precedes, tokens
 _FIRST = frozenset({"input", "stem", "first", "encoder", "enc"})
 OUTPUTS = frozenset({"out", "output", "outputs", "logit", "logits", "pred", "prediction", "predictions", "softmax", "final", "last"})
 _LAST = OUTPUTS | {"decoder", "dec"}
-_NETWORKS = frozenset({"generator", "discriminator", "critic", "actor", "target", "teacher", "student"})
+_NETWORKS = frozenset({"generator", "gen", "discriminator", "disc", "dis", "critic", "actor", "target", "teacher", "student"})
 """Scopes of networks that are trained against each other, and are no parts of one."""
 _HALVES = re.compile(r"_?(depthwise|pointwise)")
 """What the two kernels of a separable convolution are called after, the first before the second."""

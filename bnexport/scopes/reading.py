@@ -9,7 +9,7 @@ from bnexport.checkpoint import Checkpoint, TensorInfo
 from bnexport.checkpoint.reader import OBJECT_GRAPH_KEY
 from bnexport.errors import ScopeError, UsageError
 from bnexport.scopes.beside import among_others
-from bnexport.scopes.doubts import refuse_doubtful, transposed
+from bnexport.scopes.doubts import refuse_doubtful, refuse_heads, transposed
 from bnexport.scopes.linears import Linear, match_linears
 from bnexport.scopes.names import Path, listed
 from bnexport.scopes.norms import Norm, described, match_norms
@@ -107,12 +107,7 @@ def choose(prefix: object, reading: Reading, order: Sequence[str], aliases: Mapp
     if not order:
         _refuse_strays(prefix, reading)
         if apart := networks(reading.linears):
-            inside = {scope: _inside(scope, reading.linears) for scope in apart}
-            lines = "".join(f"\n  {scope}: {_arrow((chains(layers, by_name=True) or [layers])[0])}" for scope, layers in inside.items())
-            raise ScopeError(
-                f"{prefix} holds several networks, by the names of their scopes:{lines}\n"
-                f"name one with --order, for example --order {apart[0]}, or all that follow one another"
-            )
+            raise ScopeError(_several_networks(prefix, {scope: _inside(scope, reading.linears) for scope in apart}))
         chain, assumed = _ordered(prefix, reading.linears)
         refuse_doubtful(prefix, chain)
         placement = place_norms(prefix, chain, reading.linears, reading.norms)
@@ -138,6 +133,16 @@ def choose(prefix: object, reading: Reading, order: Sequence[str], aliases: Mapp
     left_out += [v.key for v in reading.stray] + [n.name for n in reading.incomplete]
     notes = [*_matched_biases(chain), *reading.assumed, *placement.assumed, *_notes_on_biases(chain, placement.places)]
     return Choice(chain, placement.places, left_out, notes)
+
+
+def _several_networks(prefix: object, inside: Mapping[str, Sequence[Linear]]) -> str:
+    orders = {scope: chains(layers, by_name=True) for scope, layers in inside.items()}
+    lines = "".join(
+        f"\n  {scope}: {_arrow(orders[scope][0]) if orders[scope] else f'{listed([layer.name for layer in layers])} (no single chain)'}"
+        for scope, layers in inside.items()
+    )
+    example = next((f", for example --order {scope}" for scope, found in orders.items() if len(found) == 1), "")
+    return f"{prefix} holds several networks, by the names of their scopes:{lines}\nname one with --order{example}, or all that follow one another"
 
 
 def _refuse_betas_that_may_be_biases(prefix: object, chain: Sequence[Linear], places: Mapping[int, Norm]) -> None:
@@ -220,6 +225,7 @@ def _ordered(prefix: object, layers: Sequence[Linear]) -> tuple[list[Linear], li
         ]
     orders = by_name or by_shape
     if orders:
+        refuse_heads(prefix, orders[0])
         why = (
             "more than one order of the layers fits their names and shapes"
             if by_name
