@@ -37,6 +37,23 @@ def test_a_generator_and_a_discriminator_by_their_letters_are_no_chain(tmp_path,
     assert names(to_program(prefix, Options(order=called))) == list(called)
 
 
+@pytest.mark.parametrize("scopes", [("q", "target_q"), ("net_1", "net_2"), ("a/m0", "a/m1", "a/m2")])
+def test_scopes_with_the_same_layers_may_be_copies(tmp_path, scopes):
+    one = {"dense": (4, 4), "dense_1": (4, 4)}
+    prefix = forged(tmp_path, layers(**{f"{scope}/{name}": shape for scope in scopes for name, shape in one.items()}))
+    with pytest.raises(
+        ScopeError, match=f"hold layers of the same names and shapes: .*--order {scopes[0]} names one.*--order {','.join(scopes)} puts"
+    ):
+        to_program(prefix)
+    assert names(to_program(prefix, Options(order=[scopes[1]]))) == [f"{scopes[1]}/dense", f"{scopes[1]}/dense_1"]
+    assert len(to_program(prefix, Options(order=scopes)).layers) == 2 * len(scopes)
+
+
+def test_blocks_of_the_same_layers_between_others_are_a_chain(tmp_path):
+    arrays = layers(**{"stem": (6, 4), **{f"block{i}/{name}": (4, 4) for i in (1, 2) for name in ("fc1", "fc2")}, "out": (4, 2)})
+    assert names(to_program(forged(tmp_path, arrays))) == ["stem", "block1/fc1", "block1/fc2", "block2/fc1", "block2/fc2", "out"]
+
+
 def test_of_several_networks_one_that_is_a_chain_is_the_example(tmp_path):
     """An actor of two ends, and a critic."""
     actor = layers(**{"actor/fc": (4, 8), "actor/mu": (8, 2), "actor/sigma": (8, 2)})

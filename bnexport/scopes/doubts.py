@@ -43,6 +43,27 @@ def refuse_heads(prefix: object, chain: Sequence[Linear]) -> None:
             )
 
 
+def refuse_copies(prefix: object, layers: Sequence[Linear]) -> None:
+    """A network and its target, or the towers of an ensemble, can be one behind the other where all of them take what they give.
+
+    Raises:
+        ScopeError: scopes with layers of the same names and shapes are all there is.
+    """
+    shared = min(common_scope(layers[0].kernel.path, layer.kernel.path) for layer in layers)
+    scopes: dict[str, dict[Path, tuple[int, ...]]] = {}
+    for layer in layers:
+        if layer.op == "DepthwiseConv2D":  # one layer with the kernel behind it
+            continue
+        scope, rest = layer.kernel.path[: shared + 1], layer.kernel.path[shared + 1 :]
+        scopes.setdefault("/".join(scope), {})[rest] = layer.kernel.info.shape
+    first, *others = scopes.values()
+    if others and len(first) > 1 and all(other == first for other in others):
+        raise ScopeError(
+            f"{prefix}: {listed(list(scopes))} hold layers of the same names and shapes: copies of one network, of which --order {next(iter(scopes))}"
+            f" names one, or parts of one, which --order {','.join(scopes)} puts one behind the other"
+        )
+
+
 def _are_beside(first: Linear, second: Linear) -> bool:
     a, b = _own_words(first.path, second.path)
     if a & OUTPUTS and b & OUTPUTS and precedes(first.path, second.path) is None:

@@ -9,7 +9,7 @@ from bnexport.checkpoint import Checkpoint, TensorInfo
 from bnexport.checkpoint.reader import OBJECT_GRAPH_KEY
 from bnexport.errors import ScopeError, UsageError
 from bnexport.scopes.beside import among_others
-from bnexport.scopes.doubts import refuse_doubtful, refuse_heads, transposed
+from bnexport.scopes.doubts import refuse_copies, refuse_doubtful, refuse_heads, transposed
 from bnexport.scopes.linears import Linear, match_linears
 from bnexport.scopes.names import Path, listed
 from bnexport.scopes.norms import Norm, described, match_norms
@@ -214,6 +214,8 @@ def _refuse_strays(prefix: object, reading: Reading) -> None:
 
 def _ordered(prefix: object, layers: Sequence[Linear]) -> tuple[list[Linear], list[str]]:
     by_name, by_shape = chains(layers, by_name=True), chains(layers, by_name=False)
+    if by_name or by_shape:
+        refuse_copies(prefix, layers)
     if len(by_name) == 1:
         if len(layers) == 1:
             return by_name[0], []
