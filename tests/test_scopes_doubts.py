@@ -54,6 +54,12 @@ def test_blocks_of_the_same_layers_between_others_are_a_chain(tmp_path):
     assert names(to_program(forged(tmp_path, arrays))) == ["stem", "block1/fc1", "block1/fc2", "block2/fc1", "block2/fc2", "out"]
 
 
+def test_one_depthwise_kernel_is_a_network(tmp_path):
+    assert (
+        len(to_program(forged(tmp_path, {"dw/depthwise_kernel": np.ones((3, 3, 4, 1), np.float32), "dw/bias": np.ones(4, np.float32)})).layers) == 1
+    )
+
+
 def test_of_several_networks_one_that_is_a_chain_is_the_example(tmp_path):
     """An actor of two ends, and a critic."""
     actor = layers(**{"actor/fc": (4, 8), "actor/mu": (8, 2), "actor/sigma": (8, 2)})

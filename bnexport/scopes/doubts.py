@@ -56,8 +56,8 @@ def refuse_copies(prefix: object, layers: Sequence[Linear]) -> None:
             continue
         scope, rest = layer.kernel.path[: shared + 1], layer.kernel.path[shared + 1 :]
         scopes.setdefault("/".join(scope), {})[rest] = layer.kernel.info.shape
-    first, *others = scopes.values()
-    if others and len(first) > 1 and all(other == first for other in others):
+    contents = list(scopes.values())
+    if len(contents) > 1 and len(contents[0]) > 1 and all(other == contents[0] for other in contents):
         raise ScopeError(
             f"{prefix}: {listed(list(scopes))} hold layers of the same names and shapes: copies of one network, of which --order {next(iter(scopes))}"
             f" names one, or parts of one, which --order {','.join(scopes)} puts one behind the other"
