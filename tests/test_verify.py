@@ -444,6 +444,10 @@ def test_what_tensorflow_loses_as_well_is_no_difference(masked):
     assert result.exit_code == 0
     assert "\nbeyond it, but at most 2 times as far as TensorFlow's own result is: " in result.stdout
     assert bnexport("verify", checkpoint, bundle, "--input-file", file, "--tolerance", "1e-5").exit_code == 3
+    page = bundle.with_name("page.html")
+    assert bnexport("verify", checkpoint, bundle, "--input-file", file, "--html", page).exit_code == 0
+    assert "Beyond the tolerance, and no further than the network" in page.read_text(encoding="utf-8")
+    assert "counts as rounding, and what is at most 2 times TensorFlow" in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.tensorflow
