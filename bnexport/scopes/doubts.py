@@ -15,18 +15,17 @@ _BESIDE = (
     (frozenset({"value", "vf"}), frozenset({"advantage", "adv"})),
     (frozenset({"mean", "mu", "loc"}), frozenset({"std", "logstd", "stddev", "sigma", "var", "logvar", "variance"})),
 )
+_ENDS = OUTPUTS.union(*(words for pair in _BESIDE for words in pair))
 
 
 def refuse_doubtful(prefix: object, chain: Sequence[Linear]) -> None:
     """
     Raises:
-        ScopeError: the chain has two layers whose names say that they stand beside each other, one that may be no layer, or another reading with its
-            kernels transposed.
+        ScopeError: the chain has two layers whose names say that they stand beside each other, or one that may be no layer.
     """
     refuse_heads(prefix, chain)
     _refuse_rivals(prefix, chain)
     _refuse_odd_kernels(prefix, chain)
-    _refuse_transposed(prefix, chain)
 
 
 def refuse_heads(prefix: object, chain: Sequence[Linear]) -> None:
@@ -34,7 +33,8 @@ def refuse_heads(prefix: object, chain: Sequence[Linear]) -> None:
     Raises:
         ScopeError: two layers of a chain are called as if they took the same tensor.
     """
-    for first, second in combinations(chain, 2):
+    spoken = [layer for layer in chain if any(_ENDS.intersection(tokens(part)) for part in layer.path)]
+    for first, second in combinations(spoken, 2):
         if _are_beside(first, second):
             raise ScopeError(
                 f"{prefix}: {first.name} and {second.name} are called like two ends of one network, which stand beside each other, though the shapes "
@@ -102,11 +102,16 @@ def _refuse_odd_kernels(prefix: object, chain: Sequence[Linear]) -> None:
         )
 
 
-def _refuse_transposed(prefix: object, chain: Sequence[Linear]) -> None:
-    """Kernels of (out, in) make a chain the other way round. The width of a bias tells, and so do numbers where they agree with the chain."""
-    back = chain[::-1]
-    dense = all(layer.op == "Dense" and (layer.bias is None or layer.ins == layer.outs) for layer in chain)
-    if dense and contradicted(chain) and not contradicted(back):
+def refuse_transposed(prefix: object, chain: Sequence[Linear]) -> None:
+    """Kernels of (out, in) make a chain the other way round than their names say. The width of a bias tells.
+
+    Args:
+        chain: the only one that the shapes allow, and the names speak against.
+
+    Raises:
+        ScopeError: the names say the other way round.
+    """
+    if all(layer.op == "Dense" and (layer.bias is None or layer.ins == layer.outs) for layer in chain) and not contradicted(chain[::-1]):
         raise ScopeError(
             f"{prefix}: the shapes allow the order {listed([layer.label for layer in chain])} alone, and the names say the other way round, as "
             f"with kernels that are stored as (out, in): if these are not, give --order {_names(chain)}; if they are, convert with the graph (.meta)"

@@ -9,7 +9,7 @@ from bnexport.checkpoint import Checkpoint, TensorInfo
 from bnexport.checkpoint.reader import OBJECT_GRAPH_KEY
 from bnexport.errors import ScopeError, UsageError
 from bnexport.scopes.beside import among_others
-from bnexport.scopes.doubts import refuse_copies, refuse_doubtful, refuse_heads, transposed
+from bnexport.scopes.doubts import refuse_copies, refuse_doubtful, refuse_heads, refuse_transposed, transposed
 from bnexport.scopes.linears import Linear, match_linears
 from bnexport.scopes.names import Path, listed
 from bnexport.scopes.norms import Norm, described, match_norms
@@ -222,6 +222,7 @@ def _ordered(prefix: object, layers: Sequence[Linear]) -> tuple[list[Linear], li
         why = "the only one that their shapes allow" if len(by_shape) == 1 else "that of their numbers and names"
         return by_name[0], [f"the order of the layers is {why}: {_arrow(by_name[0])}"]
     if not by_name and len(by_shape) == 1:
+        refuse_transposed(prefix, by_shape[0])
         return by_shape[0], [
             f"the order of the layers is the only one that their shapes allow, though their numbers say another: {_arrow(by_shape[0])}"
         ]
