@@ -15,7 +15,7 @@ from bnexport.scopes.names import Path, listed
 from bnexport.scopes.norms import Norm, described, match_norms
 from bnexport.scopes.order import chains, follows, networks, parts_that_chain
 from bnexport.scopes.placement import Placement, fits, place_norms
-from bnexport.scopes.roles import BETA, BIAS, EMBEDDING, KERNEL, RECURRENT, UNKNOWN, Named, VariableRole, classify, display_name
+from bnexport.scopes.roles import BETA, BIAS, EMBEDDING, KERNEL, MEAN, RECURRENT, UNKNOWN, VARIANCE, Named, VariableRole, classify, display_name
 
 
 @dataclass(slots=True)
@@ -195,8 +195,10 @@ def _refuse_strays(prefix: object, reading: Reading) -> None:
     """Variables that a network may compute with, but nobody knows where."""
     hint = "convert with the graph (.meta), or, if another network has them, name the layers of this one with --order"
     if reading.incomplete:
+        lost = not any({MEAN, VARIANCE} & norm.variables.keys() for norm in reading.incomplete)
+        why = " (layer norms have none, and tf.train.Saver(tf.trainable_variables()) leaves them out)" if lost else ""
         raise ScopeError(
-            f"{prefix}: these batch norms have no moving mean and variance of their own, or too many: {described(reading.incomplete)}; {hint}"
+            f"{prefix}: these batch norms have no moving mean and variance of their own, or too many{why}: {described(reading.incomplete)}; {hint}"
         )
     for role, what in ((RECURRENT, "a recurrent network, whose cells"), (EMBEDDING, "embeddings, whose place")):
         found = [v for v in reading.stray if v.role == role]
