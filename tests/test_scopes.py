@@ -344,6 +344,18 @@ def test_the_order_is_said_where_shapes_tell_it():
     assert assumed[0] == "the order of the layers is the only one that their shapes allow: layer1 → layer2 → output"
 
 
+@pytest.mark.parametrize("outs", [1, 3])
+def test_a_bias_may_be_a_number_alone(tmp_path, outs):
+    """Linear regression in many a tutorial: of a layer of one unit it is the bias, and of wider ones a stray variable."""
+    prefix = forged(tmp_path, {"W": kernel(4, outs), "b": np.float32(0.5), "lr": np.float32(0.1)})
+    if outs > 1:
+        with pytest.raises(ScopeError, match=r"belong to no layer by name: b \[\]"):
+            to_program(prefix)
+        return
+    x = np.eye(4, dtype=np.float32)
+    np.testing.assert_allclose(predict(to_program(prefix), x), x @ kernel(4, 1) + 0.5, rtol=1e-6)
+
+
 def test_biases_may_be_rows(tmp_path):
     arrays = {"w1": kernel(4, 3), "b1": kernel(1, 3), "w2": kernel(3, 2), "b2": kernel(1, 2)}
     x = np.eye(4, dtype=np.float32)

@@ -121,7 +121,7 @@ def refuse_transposed(prefix: object, chain: Sequence[Linear]) -> None:
 def transposed(layers: Sequence[Linear], strays: Sequence[Named]) -> str:
     """A sentence on kernels that seem to be stored as (out, in), as the vectors that belong to no layer say; empty where they do not."""
     dense = [layer for layer in layers if layer.op == "Dense" and layer.bias is None]
-    widths = sorted(max(v.info.shape) for v in strays)
+    widths = sorted(max(v.info.shape, default=1) for v in strays)
     if len(dense) != len(layers) or widths != sorted(layer.ins for layer in dense) or widths == sorted(layer.outs for layer in dense):
         return ""
     return f"; each is as long as a kernel has rows, as if kernels were stored as (out, in): {listed([layer.label for layer in dense])}"

@@ -183,8 +183,8 @@ class Named:
 
     @property
     def width(self) -> int:
-        """How many numbers a vector holds, also one of shape [1, C]."""
-        return self.info.shape[-1]
+        """How many numbers a vector holds, also one of shape [1, C]; a number alone is one."""
+        return self.info.shape[-1] if self.info.shape else 1
 
 
 def display_name(key: str) -> str:
@@ -234,7 +234,8 @@ def _classified(info: TensorInfo, full_name: str | None, known: Mapping[str, Ten
     if "metrics" in path or stem in _METRICS or (not info.shape and _METRIC_WORDS & _words(path)):
         return Named(info.name, path, info, METRIC)
     if not info.shape:
-        return Named(info.name, path, info, _scalar_role(info, last))
+        role = _scalar_role(info, last)
+        return Named(info.name, path, info, role, (without_spelling(tokens(last), SPELLINGS[BIAS]) or ()) if role == BIAS else ())
     role, rest = _weight_role(info, path)
     by_shape = rest == tokens(last)
     made_for = _made_for(info, path, known, anywhere=by_shape)
@@ -317,7 +318,8 @@ def _scalar_role(info: TensorInfo, last: str) -> str:
         return FLAG
     if info.dtype.kind in "iu" or _COUNTERS.intersection(tokens(last)):
         return COUNTER
-    return UNKNOWN
+    rest = without_spelling(tokens(last), SPELLINGS[BIAS])
+    return BIAS if rest is not None and all(word.isdigit() for word in rest) else UNKNOWN
 
 
 def is_vector(shape: tuple[int, ...]) -> bool:

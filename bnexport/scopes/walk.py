@@ -152,7 +152,7 @@ class _Walk:
         stored = self.checkpoint.stored(self._key(variable))
         if len(stored.shape) == 3:  # a convolution over one dimension is one over two of which the first is 1
             return _Reshaped(stored, (1, *stored.shape))
-        return _Reshaped(stored, stored.shape[-1:]) if variable.role == BIAS and len(stored.shape) > 1 else stored
+        return _Reshaped(stored, (variable.width,)) if variable.role == BIAS and len(stored.shape) != 1 else stored
 
     def _human(self, variable: Named, name: str) -> str:
         """The name of a layer: the one that it had in the program, where its path only counts (`layer_with_weights-0`, `layers/0`)."""
