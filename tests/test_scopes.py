@@ -761,6 +761,21 @@ _NAMES = st.sampled_from(
         "beta",
         "pop_mean",
         "pop_var",
+        "weights/Variable",
+        "biases/Variable",
+        "G_W1",
+        "D_W1",
+        "policy/w",
+        "value/w",
+        "n/mean",
+        "n/variance",
+        "n/count",
+        "n/weight",
+        "s/depthwise_kernel",
+        "s/pointwise_kernel",
+        "W/ExponentialMovingAverage",
+        "ws/0",
+        "bs/0",
     ]
 )
 
