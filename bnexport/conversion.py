@@ -25,11 +25,14 @@ def to_program(path: str | Path, options: Options | None = None) -> Program:
     return program
 
 
-def to_unfolded(path: str | Path, options: Options | None = None) -> Program:
+def to_unfolded(path: str | Path, options: Options | None = None, *, exact: bool = True) -> Program:
     """What the checkpoint at `path` computes at inference, with nothing folded, and all of it in float64: the truth that a bundle is measured by.
 
     Its layers are called as they are in the graph (linear layers after their kernels), and batch norm is one or more `ScaleShift` layers of its own,
     each with the roles of its variables under `parts` in its provenance.
+
+    Args:
+        exact: False for the dtypes that the network has, not float64.
 
     Raises:
         BnexportError: as `to_program` does.
@@ -39,14 +42,16 @@ def to_unfolded(path: str | Path, options: Options | None = None) -> Program:
     options = options or Options()
     location = locate(path, options.graph)
     if not _has_graph(location, options):
-        return widened(_from_names(location, options, folded=False))
+        named = _from_names(location, options, folded=False)
+        return widened(named) if exact else named
     from bnexport.graph.inference import read_inference, record
 
     inference = read_inference(location, options)
     lowered = inference.lowered
     tensors = [lowered.tensors[ref] for ref in inference.outputs.values()]
     program = Program(inference.input_ports(), lowered.layers, inference.output_ports(tensors), record(inference, options))
-    return widened(_with_rows_noted(program, lowered.shapes))
+    _note_rows(program, lowered.shapes)
+    return widened(program) if exact else program
 
 
 def convert(path: str | Path, out: str | Path, options: Options | None = None) -> Program:
@@ -68,7 +73,7 @@ def convert(path: str | Path, out: str | Path, options: Options | None = None) -
     return program
 
 
-def _with_rows_noted(program: Program, shapes: Mapping[str, tuple[int | None, ...]]) -> Program:
+def _note_rows(program: Program, shapes: Mapping[str, tuple[int | None, ...]]) -> None:
     """Records whether a batch may be computed in parts, and says what becomes of rows that are no full batch."""
     record = program.conversion
     batch = record.get("batch")
@@ -76,7 +81,6 @@ def _with_rows_noted(program: Program, shapes: Mapping[str, tuple[int | None, ..
     if batch is not None:
         rest = "a smaller one is filled up, and the added rows' scores dropped" if record["rows_alone"] else "it takes so many at a time"
         record["warnings"].append(f"the network is built for batches of {batch} rows: {rest}")
-    return program
 
 
 def _has_graph(location: Location, options: Options) -> bool:
@@ -113,7 +117,8 @@ def _from_names(location: Location, options: Options, *, folded: bool = True) ->
         raise type(error)(f"{error}; {hint}") from error
     if hint:
         program.conversion["warnings"].append(f"names were read, for there is no {location.prefix}.meta; {hint}")
-    return _with_rows_noted(program, {})
+    _note_rows(program, {})
+    return program
 
 
 def _refuse_options_of_graphs(location: Location, options: Options) -> None:
@@ -145,4 +150,5 @@ def _from_graph(location: Location, options: Options) -> Program:
     program = Program(
         inference.input_ports(), network.layers, inference.output_ports(network.outputs), {"producer": f"bnexport {__version__}", **entries}
     )
-    return _with_rows_noted(program, network.shapes)
+    _note_rows(program, network.shapes)
+    return program

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bnexport.program import Layer, Program, described
@@ -46,16 +46,33 @@ def summary(program: Program) -> list[str]:
         *_dropout_lines(record.get("dropped", ())),
         *_statistics_lines(record.get("statistics", ())),
         *_averages_lines(record.get("averages")),
-        *([_line("assumed", "; ".join(record["assumed"]))] if record.get("assumed") else []),
+        *_assumed_lines(record),
         *_list_line("ignored", record.get("ignored", ())),
         *_list_line("alternatives", record.get("alternatives", ()), "; choose one with --output"),
     ]
     if record.get("batch"):
         lines.append(_line("batch", f"the graph was built for {record['batch']} rows at a time"))
-    lines += [f"Warning: {text}" for text in record.get("warnings", ())]
+    lines += _warning_lines(record)
     if record.get("incomplete"):
         lines.append(f"Warning: the bundle cannot be evaluated: {record['incomplete']}")
     return lines
+
+
+def doubts(record: Mapping[str, Any]) -> list[str]:
+    """The lines of `summary` that whoever looks at a network's numbers has to know too: what was assumed of it, and the warnings.
+
+    Args:
+        record: a program's `conversion`.
+    """
+    return [*_assumed_lines(record), *_warning_lines(record)]
+
+
+def _assumed_lines(record: Mapping[str, Any]) -> list[str]:
+    return [_line("" if number else "assumed", text) for number, text in enumerate(record.get("assumed", ()))]
+
+
+def _warning_lines(record: Mapping[str, Any]) -> list[str]:
+    return [f"Warning: {text}" for text in record.get("warnings", ())]
 
 
 def number(value: Any) -> str:
@@ -78,7 +95,7 @@ def parameters(layers: Iterable[Layer]) -> int:
 
 
 def _line(subject: str, text: str) -> str:
-    return f"{subject + ':':<{_WIDTH}} {text}"
+    return f"{subject + ':' if subject else '':<{_WIDTH}} {text}"
 
 
 def _some(texts: Sequence[str], separator: str = ", ") -> str:

@@ -20,6 +20,7 @@ from bnexport.diagnose.patterns import pattern
 from bnexport.diagnose.report import with_numbers
 from bnexport.errors import IncompleteBundle, InputError, UsageError
 from bnexport.options import Options
+from bnexport.runner import load
 
 SEED = DATA / "seed"
 SIX = "x=-0.077417567,mean=-0.089603029,var=0.000436493,offset=-0.016652612,scale=1.0055743,eps=1e-3"
@@ -404,6 +405,14 @@ def test_equally_good_explanations_are_ranked(tmp_path):
     assert "1e-12" in (other.detail, *other.also)
 
 
+def test_what_was_assumed_without_a_graph_is_said(tmp_path):
+    convert(DATA / "no_meta", tmp_path / "out.npz", Options(activation="relu:softmax", epsilon=1e-5))
+    np.save(tmp_path / "mine.npy", load(tmp_path / "out.npz").predict(np.loadtxt(DATA / "no_meta" / "input.csv", delimiter=",", dtype=np.float32)))
+    result = command(DATA / "no_meta", DATA / "no_meta" / "input.csv", tmp_path / "mine.npy", "--activation", "relu:softmax")
+    assert result.exit_code == 3
+    assert "Warning: names carry no epsilon: 0.001 was taken for every batch norm; say another with --epsilon\n" in result.stderr
+
+
 def test_numbers_that_nothing_explains(tmp_path):
     rng = np.random.default_rng(0)
     right = dense("seed")
@@ -551,6 +560,13 @@ def test_the_command_on_the_seeds_numbers():
 def test_numbers_that_cannot_be_read(numbers, mine, message):
     with pytest.raises(UsageError, match=message):
         diagnose_numbers(parse(numbers), mine)
+
+
+@pytest.mark.parametrize("mine", ["-0.5", "-.5", "-5e-1"])
+def test_a_negative_result_is_no_option(mine):
+    result = command("--numbers", "x=-1,mean=0,var=3,eps=1,offset=0,scale=1", mine)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert command("--numbers", "x=-1,mean=0,var=3,eps=1", "-x").exit_code == 2
 
 
 def test_numbers_go_by_other_names():

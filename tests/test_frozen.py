@@ -200,6 +200,29 @@ def test_a_frozen_graph_under_another_name(tmp_path, name):
             to_program(given)
 
 
+def test_a_frozen_graph_as_text(tmp_path):
+    """tf.train.write_graph has as_text=True by default."""
+    from google.protobuf import text_format
+
+    from bnexport.protos import tensorflow_pb2 as pb
+
+    file = tmp_path / "model.pbtxt"
+    file.write_text(text_format.MessageToString(pb.GraphDef.FromString(PLAIN.read_bytes())))
+    assert_converts("frozen", file, tmp_path / "out.npz")
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("text", [False, True])
+def test_a_graph_that_was_not_frozen_is_told(tf, tmp_path, text):
+    with tf.Graph().as_default() as graph:
+        tf.train.import_meta_graph(f"{path('seed')}.meta", clear_devices=True)
+        file = tf.train.write_graph(graph, str(tmp_path), f"graph.pb{'txt' if text else ''}", as_text=text)
+    with pytest.raises(
+        GraphError, match=r"does not hold the graph's variables W1, W2, W3, .*: it is a graph without values; give the checkpoint, and this"
+    ):
+        to_program(file)
+
+
 def test_text_is_known(tmp_path):
     file = tmp_path / "graph.pb"
     file.write_text('node {\n  name: "x"\n  op: "Placeholder"\n}\n')

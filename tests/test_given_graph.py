@@ -84,12 +84,15 @@ def test_what_cannot_be_meant_is_refused(tmp_path):
         to_program(seed, Options(graph="nowhere.meta"))
     with pytest.raises(CheckpointError, match="is a frozen graph, which is all that is needed"):
         to_program(frozen, Options(graph=meta))
+    with pytest.raises(AmbiguousNetwork, match=r"has no variables: if it is a frozen graph, its weights are in it, and it is converted by itself"):
+        to_program(seed, Options(graph=frozen))
     with pytest.raises((ContradictoryGraph, TensorNotFound, AmbiguousNetwork)):
         to_program(DATA / "conv_seed" / "model.ckpt", Options(graph=meta))
     text = tmp_path / "graph.pbtxt"
     text.write_text("node {\n  name: 'x'\n  op:\n")
     with pytest.raises(GraphError, match="no graph in protobuf's text format"):
         to_program(seed, Options(graph=text))
+    text.write_text("node {\n  name: 'x'\n  op: 'Placeholder'\n}\n")
     result = CliRunner().invoke(main, ["convert", str(text), str(tmp_path / "out.npz")])
     assert result.exit_code != 0
     assert "is a graph without values: give the checkpoint, and this file with --graph" in result.output

@@ -456,6 +456,18 @@ def test_the_user_chooses(tf, live, choice):
     assert any("--statistics moving takes instead" in w for w in program.conversion["warnings"]) == (choice == "batch")
 
 
+def test_that_the_user_chose_what_is_not_there_is_said(tf, live):
+    """The graph has the moving statistics already."""
+
+    def build():
+        x, y = network(tf, by_hand, False)
+        return Net({x: rows(8, 6)}, [y])
+
+    saved = live(build)
+    assert "--statistics batch changes nothing: nothing on the way" in saved.matches(statistics="batch").conversion["warnings"][0]
+    assert saved.matches(statistics="moving").conversion["warnings"] == []
+
+
 def test_an_average_of_the_loss_is_no_statistic_of_a_layer(tf, live):
     """Moving averages of the loss and of the weights stand beside batch norm in many training scripts."""
 

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from bnexport.cli import main
 from bnexport.conversion import convert, to_program
+from bnexport.differences import Difference
 from bnexport.formats import write_bundle
 from bnexport.html.facts import Facts, gather
 from bnexport.html.layout import BOX_GAP, place
@@ -26,7 +27,7 @@ from bnexport.html.values import spread
 from bnexport.options import Options
 from bnexport.program import InMemory, Layer, Port, Program
 from bnexport.runner import Model
-from bnexport.verification import Difference, LayerCheck, OutputCheck, Verification
+from bnexport.verification import LayerCheck, OutputCheck, Verification
 
 DATA = Path(__file__).parents[1] / "fixtures" / "data"
 FIXTURES = [

@@ -16,7 +16,7 @@ ROOT = Path(bnexport.__file__).parent
 SEED = Path(__file__).parents[1] / "fixtures" / "data" / "seed"
 
 LAYERS = (
-    {"_version", "checksums", "errors", "protos", "text"},
+    {"_version", "checksums", "differences", "errors", "protos", "text"},
     {"options", "program"},
     {"arrays", "checkpoint", "csvrows", "formats", "kernels"},
     {"batchnorms", "chain", "fold", "graph", "steps", "tables", "widen"},

@@ -202,7 +202,9 @@ def test_a_batch_norm_behind_an_activation_that_is_not_known_is_not_folded_throu
 def test_what_was_assumed_and_ignored_is_in_the_record():
     record = to_program(DATA / "no_meta_seed" / "model.ckpt", Options(activation="relu")).conversion
     assert record["ignored"] == ["optimiser slot: 22"]
-    assert "each batch norm stands between its layer and the activation" in record["assumed"]
+    assert "bn behind W1, bn_1 behind W2: their sizes allow nothing else" in record["assumed"]
+    assert "no layer takes more than what the one before it gives (--order takes layers, and batch norms where they stand)" in record["assumed"]
+    assert "each batch norm stands between its layer and the activation (--bn-after-activation puts them behind it)" in record["assumed"]
     assert "the activation of every layer but the last is relu; W3 has none" in record["assumed"]
     assert record["warnings"] == ["names carry no epsilon: 0.001 was taken for every batch norm; say another with --epsilon"]
 
@@ -285,7 +287,7 @@ def test_numbers_order_square_layers_and_that_is_said(tmp_path):
 
 
 def test_shapes_order_layers_against_their_numbers(tmp_path):
-    program = to_program(forged(tmp_path, {"W2": kernel(8, 4), "W1": kernel(4, 2)}))
+    program = to_program(forged(tmp_path, {"W2": kernel(8, 4), "W1": kernel(4, 2), "b1": np.ones(2, np.float32)}))
     assert names(program) == ["W2", "W1"]
     assert any("the only one that their shapes allow, though their numbers say another" in text for text in program.conversion["assumed"])
 
@@ -342,11 +344,41 @@ def test_the_order_is_said_where_shapes_tell_it():
     assert assumed[0] == "the order of the layers is the only one that their shapes allow: layer1 → layer2 → output"
 
 
+@pytest.mark.parametrize("outs", [1, 3])
+def test_a_bias_may_be_a_number_alone(tmp_path, outs):
+    """Linear regression in many a tutorial: of a layer of one unit it is the bias, and of wider ones a stray variable."""
+    prefix = forged(tmp_path, {"W": kernel(4, outs), "b": np.float32(0.5), "lr": np.float32(0.1)})
+    if outs > 1:
+        with pytest.raises(ScopeError, match=r"belong to no layer by name: b \[\]"):
+            to_program(prefix)
+        return
+    x = np.eye(4, dtype=np.float32)
+    np.testing.assert_allclose(predict(to_program(prefix), x), x @ kernel(4, 1) + 0.5, rtol=1e-6)
+
+
 def test_biases_may_be_rows(tmp_path):
     arrays = {"w1": kernel(4, 3), "b1": kernel(1, 3), "w2": kernel(3, 2), "b2": kernel(1, 2)}
     x = np.eye(4, dtype=np.float32)
     want = np.maximum(x @ arrays["w1"] + arrays["b1"], 0) @ arrays["w2"] + arrays["b2"]
     np.testing.assert_allclose(predict(to_program(forged(tmp_path, arrays), Options(activation="relu")), x), want, rtol=1e-5, atol=1e-6)
+
+
+def test_the_two_kernels_of_a_separable_convolution_are_one_behind_the_other(tmp_path):
+    """tf.layers and Keras have both in one scope, with one bias; MobileNet's checkpoints have a scope, and a batch norm, for each."""
+    depthwise, pointwise = np.ones((3, 3, 4, 1), np.float32), np.ones((1, 1, 4, 4), np.float32)
+    arrays = {}
+    for scope in ("separable_conv2d", "separable_conv2d_1"):
+        arrays |= {f"{scope}/pointwise_kernel": pointwise, f"{scope}/depthwise_kernel": depthwise, f"{scope}/bias": np.ones(4, np.float32)}
+    program = to_program(forged(tmp_path, arrays), Options(activation="relu"))
+    assert [(layer.op, sorted(layer.arrays)) for layer in program.layers] == [("DepthwiseConv2D", ["kernel"]), ("Conv2D", ["bias", "kernel"])] * 2
+    (folder := tmp_path / "mobilenet").mkdir()
+    arrays = {}
+    for i in (1, 2):
+        arrays |= {f"net/Conv2d_{i}_pointwise/weights": pointwise, f"net/Conv2d_{i}_depthwise/depthwise_weights": depthwise}
+        arrays |= keras_norm(f"net/Conv2d_{i}_pointwise/BatchNorm", 4) | keras_norm(f"net/Conv2d_{i}_depthwise/BatchNorm", 4)
+    program = to_program(forged(folder, arrays), Options(activation="relu6"))
+    assert names(program) == [f"net/Conv2d_{i}_{half}" for i in (1, 2) for half in ("depthwise", "pointwise")]
+    assert [[part["node"] for part in layer.provenance["parts"]] for layer in program.layers] == [[f"{name}/BatchNorm"] for name in names(program)]
 
 
 # ---- batch norms
@@ -380,10 +412,24 @@ def test_a_batch_norm_for_each_hidden_layer_goes_by_its_number(tmp_path):
     )
 
 
+def test_the_first_of_batch_norms_that_are_counted_in_a_scope_comes_first(tmp_path):
+    """Its `beta` has no number, and the scope is no name of it: the layers are in it too."""
+    arrays = {f"net/W{i}": kernel(ins, outs) for i, (ins, outs) in enumerate([(6, 5), (5, 6), (6, 4), (4, 3)], 1)}
+    for n, width in (("", 5), ("_1", 6), ("_2", 4)):
+        arrays |= {f"net/{role}{n}": v for role, v in zip(("beta", "scale", "pop_mean", "pop_var"), norm(width), strict=True)}
+    prefix = forged(tmp_path, arrays)
+    for order in ([], ["net"]):
+        assumed = to_program(prefix, Options(order=order)).conversion["assumed"]
+        assert (
+            "net/batch_norm behind net/W1, net/batch_norm_1 behind net/W2, net/batch_norm_2 behind net/W3: their sizes allow nothing else" in assumed
+        )
+
+
 def test_batch_norms_go_to_the_layers_of_their_numbers(tmp_path):
     program = to_program(forged(tmp_path, deep(4) | seed_norm("bn2", 4) | seed_norm("bn3", 4, 1)))
     assert [[part["gamma"] for part in layer.provenance["parts"]] for layer in program.layers] == [[], ["bn2/gamma"], ["bn3/gamma"], []]
-    assert "bn2 behind W2, bn3 behind W3: their numbers agree" in program.conversion["assumed"]
+    assumed = program.conversion["assumed"]
+    assert assumed[1:3] == ["bn2 behind W2, bn3 behind W3: their numbers agree", "the sizes of these batch norms fit other places too"]
 
 
 def test_long_networks_are_read_in_no_time(tmp_path):
@@ -559,7 +605,8 @@ def test_a_batch_norm_that_fits_nowhere_is_an_error(tmp_path):
 def test_beta_and_gamma_without_statistics_are_an_error(tmp_path):
     arrays = {"W": kernel(4, 3), "LayerNorm/beta": np.zeros(3, np.float32), "LayerNorm/gamma": np.ones(3, np.float32)}
     with pytest.raises(
-        ScopeError, match=r"have no moving mean and variance of their own, or too many: LayerNorm \(only beta and gamma, 3 channels\)"
+        ScopeError,
+        match=r"have no moving mean .*, or too many \(layer norms have none, and tf\.train.*\): LayerNorm \(only beta and gamma, 3 channels\)",
     ):
         to_program(forged(tmp_path, arrays))
 
@@ -714,6 +761,21 @@ _NAMES = st.sampled_from(
         "beta",
         "pop_mean",
         "pop_var",
+        "weights/Variable",
+        "biases/Variable",
+        "G_W1",
+        "D_W1",
+        "policy/w",
+        "value/w",
+        "n/mean",
+        "n/variance",
+        "n/count",
+        "n/weight",
+        "s/depthwise_kernel",
+        "s/pointwise_kernel",
+        "W/ExponentialMovingAverage",
+        "ws/0",
+        "bs/0",
     ]
 )
 

@@ -252,3 +252,11 @@ def test_rows_that_are_not_there(seed):
     network, values = seed
     with pytest.raises(InputError, match="--row 8: the input has the rows 0 to 7"):
         norm_values(network, values, [8], [0])
+
+
+def test_what_was_assumed_without_a_graph_is_said():
+    result = bnexport("trace", DATA / "no_meta", DATA / "no_meta" / "input.csv", "--activation", "relu:softmax")
+    assert result.exit_code == 0
+    assert "\nWarning: names carry no epsilon: 0.001 was taken for every batch norm; say another with --epsilon\n" in result.stderr
+    assert result.stderr.startswith("assumed:       the order of the layers is the only one that their shapes allow: ")
+    assert "assumed" not in result.stdout

@@ -13,6 +13,7 @@ from bnexport import cli
 from bnexport.batchnorms import batch_norms
 from bnexport.checkpoint import locate, open_checkpoint
 from bnexport.conversion import convert, to_program, to_unfolded
+from bnexport.differences import Difference
 from bnexport.draws import draw
 from bnexport.errors import UsageError
 from bnexport.formats import read_bundle, write_bundle
@@ -20,7 +21,7 @@ from bnexport.options import Options
 from bnexport.program import InMemory, Layer, Literal, Port, Program, materialize
 from bnexport.reference import Session, Unavailable
 from bnexport.runner import Model
-from bnexport.verification import Difference, verify
+from bnexport.verification import verify
 
 DATA = Path(__file__).parents[1] / "fixtures" / "data"
 FACTS = {path.parent.name: json.loads(path.read_text()) for path in sorted(DATA.glob("*/fixture.json"))}
@@ -408,3 +409,63 @@ def test_tensorflow_is_fed_what_its_graph_asks_for(tf, live, network):
     assert found.passed
     assert found.unavailable is None
     assert found.tensorflow is not None
+
+
+# ---- networks that lose digits, whoever computes them
+
+
+@pytest.fixture
+def masked(tf, live, tmp_path):
+    """A checkpoint, its bundle and rows of an attention that adds -10000 to the scores of what is masked, with everything masked in each row."""
+
+    def build():
+        x, mask = tf.placeholder(tf.float32, [None, 6, 4], name="x"), tf.placeholder(tf.int32, [None, 6], name="mask")
+        keys = tf.reshape(dense(tf, tf.reshape(x, [-1, 4]), 4, "keys"), [-1, 6, 4])
+        adder = (1.0 - tf.cast(mask[:, None, :], tf.float32)) * -10000.0
+        attention = tf.nn.softmax(tf.matmul(x, keys, transpose_b=True) + adder)
+        y = dense(tf, tf.reshape(tf.matmul(attention, x), [-1, 24]), 3, "y")
+        return Net({x: rows(8, 6, 4), mask: np.zeros((8, 6), np.int32)}, [y])
+
+    saved = live(build)
+    saved.convert()
+    np.savez(tmp_path / "rows.npz", **saved.inputs)
+    return saved.prefix, saved.prefix.with_name("out.npz"), tmp_path / "rows.npz"
+
+
+@pytest.mark.tensorflow
+def test_what_tensorflow_loses_as_well_is_no_difference(masked):
+    checkpoint, bundle, file = masked
+    found = verify(checkpoint, bundle, input_file=file)
+    assert found.outputs[0].bundle.relative > 1e-5
+    assert found.passed
+    assert found.outputs[0] in found.strained
+    assert all(check.unfolded is None for check in found.strained if check.tensorflow is not None)
+    result = bnexport("verify", checkpoint, bundle, "--input-file", file)
+    assert result.exit_code == 0
+    assert "\nbeyond it, but at most 2 times as far as TensorFlow's own result is: " in result.stdout
+    assert bnexport("verify", checkpoint, bundle, "--input-file", file, "--tolerance", "1e-5").exit_code == 3
+    page = bundle.with_name("page.html")
+    assert bnexport("verify", checkpoint, bundle, "--input-file", file, "--html", page).exit_code == 0
+    assert "Beyond the tolerance, and no further than the network" in page.read_text(encoding="utf-8")
+    assert "counts as rounding, and what is at most 2 times TensorFlow" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.tensorflow
+def test_without_tensorflow_the_network_with_nothing_folded_tells(masked, no_tensorflow):
+    checkpoint, bundle, file = masked
+    found = verify(checkpoint, bundle, input_file=file)
+    assert found.passed
+    assert found.outputs[0].unfolded.relative > 1e-5
+    stdout = bnexport("verify", checkpoint, bundle, "--input-file", file).stdout
+    assert "\nbeyond it, but at most 2 times as far as the network with nothing folded is, computed in its own dtypes: " in stdout
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("there", [True, False])
+def test_a_wrong_weight_is_found_all_the_same(masked, request, tmp_path, there):
+    if not there:
+        request.getfixturevalue("no_tensorflow")
+    checkpoint, bundle, file = masked
+    found = verify(checkpoint, spoiled(bundle, tmp_path, "y", change=lambda values: values * np.float32(1.01)), input_file=file)
+    assert not found.passed
+    assert [layer.name for layer in found.beyond] == ["y"]

@@ -32,8 +32,10 @@ class FrozenGraph:
         self.meta = read_meta_graph(path, saved_model=saved_model)
         nodes = self.meta.graph_def.node
         self.entries = {node.name: node.attr["value"].tensor for node in nodes if _was_variable(node)}
-        if not saved_model or (self.entries and not any(node.op in _VARIABLES for node in nodes)):
+        if self.entries and (not saved_model or not any(node.op in _VARIABLES for node in nodes)):
             return
+        if not saved_model:
+            raise CheckpointNotFound(f"{path} is a graph without values: give the checkpoint, and this file with --graph")
         if not self.entries:
             refuse_graph_alone(path)
         raise CheckpointNotFound(f"{path} has no variables beside it: there are no weights to read; copy its folder `variables` too")

@@ -75,7 +75,7 @@ def _find(path: Path) -> Location:
 
     Only names are looked at, and the last bytes of a file that could be version 1. In a folder the `checkpoint` file decides, whose paths are
     looked up beside it, for they are often those of another machine; without one the folder must hold a single checkpoint. A file that ends in `.pb`
-    is taken for a frozen graph.
+    or `.pbtxt` is taken for a frozen graph.
     Raises `CheckpointNotFound` with what there is to choose from, and `CorruptCheckpoint` for a file that is none of a checkpoint's.
     """
     # As for TensorFlow, a prefix comes before a folder of the same name.
@@ -95,10 +95,8 @@ def _find(path: Path) -> Location:
         return found
     if not _is_file(path):
         raise _nothing_at(path)
-    if path.suffix.lower() == GRAPH_SUFFIX:
+    if path.suffix.lower() in (GRAPH_SUFFIX, TEXT_SUFFIX):
         return Location(path, None, None, None, 0, (path,))
-    if path.suffix.lower() == TEXT_SUFFIX:
-        raise CorruptCheckpoint(f"{path} is a graph without values: give the checkpoint, and this file with --graph")
     if not match:
         raise CorruptCheckpoint(
             impostor(path)

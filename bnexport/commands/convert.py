@@ -31,8 +31,8 @@ def convert(
 ) -> None:
     """Write the network in the checkpoint CKPT to the bundle OUT (.npz or .h5), ready for inference.
 
-    CKPT is the prefix that tf.train.Saver was given, any of the files with it, their folder, the folder of a SavedModel, or a frozen graph (.pb). A
-    summary of what was done goes to standard error.
+    CKPT is the prefix that tf.train.Saver was given, any of the files with it, their folder, the folder of a SavedModel, or a frozen graph (.pb or
+    .pbtxt). A summary of what was done goes to standard error.
 
     \b
     Example:

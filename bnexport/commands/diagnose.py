@@ -1,11 +1,12 @@
 """`bnexport diagnose`."""
 
+import re
 from typing import TYPE_CHECKING
 
 import click
 
 from bnexport.commands.options import conversion_options
-from bnexport.commands.output import print_json, print_lines
+from bnexport.commands.output import print_doubts, print_json, print_lines
 from bnexport.errors import UsageError
 
 if TYPE_CHECKING:
@@ -15,7 +16,19 @@ DIFFERS = 3
 """The exit code where numbers differ, whether a mistake explains them or not."""
 
 
-@click.command(short_help="Find out why your own numbers differ.")
+class _NegativeNumbers(click.Command):
+    """Takes a negative number at the end for an argument, and no option: `--numbers x=… -0.5`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and "--" not in args and _NEGATIVE.fullmatch(args[-1]) and any(arg.startswith("--numbers") for arg in args[:-1]):
+            args = [*args[:-1], "--", args[-1]]
+        return super().parse_args(ctx, args)
+
+
+_NEGATIVE = re.compile(r"-\.?\d.*")
+
+
+@click.command(cls=_NegativeNumbers, short_help="Find out why your own numbers differ.")
 @click.argument("paths", metavar="CKPT INPUT MINE", nargs=-1)
 @click.option("--layer", metavar="NAME", help="What MINE holds: a tensor, a layer, a batch norm or a scope.  [default: the output]")
 @click.option("--numbers", metavar="x=N,mean=N,…", help="The numbers of one unit of a batch norm, without a checkpoint; then your result.")
@@ -32,7 +45,7 @@ def diagnose(
     scopes and variables will do), or one array as .npy, .csv or .txt, which is the network's output unless --layer or its shape says otherwise. The
     first array that differs is compared with what people get wrong: epsilon outside the square root, batch statistics, a kernel transposed, …
 
-    With --numbers a single unit is looked at, and the argument is your result (after -- where it is negative).
+    With --numbers a single unit is looked at, and the argument is your result.
 
     The exit code is 0 where all agrees up to the rounding of float32, 3 where it differs, and 1 for an error.
 
@@ -75,6 +88,7 @@ def _checkpoint(paths: tuple[str, ...], layer: str | None, header: bool | None, 
     if is_bundle(checkpoint):
         raise UsageError(f"{checkpoint} is a bundle, into which the batch norms have been folded; give the checkpoint that it was made from")
     result = compare(checkpoint, rows, mine, options, layer=layer, header=header)
+    print_doubts(result.record)
     if as_json:
         print_json(record(result))
     else:

@@ -3,7 +3,7 @@
 import json
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,18 @@ def check_page(out: str, *read: str) -> None:
 def in_terminal() -> bool:
     """Whether a person reads standard output."""
     return sys.stdout.isatty()
+
+
+def print_doubts(record: Mapping[str, Any]) -> None:
+    """Tells, on standard error, what was assumed of a network and what there is to warn of.
+
+    Args:
+        record: its program's `conversion`.
+    """
+    from bnexport.report import doubts
+
+    for text in doubts(record):
+        click.echo(text, err=True)
 
 
 def print_table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bnexport.commands.options import conversion_options
-from bnexport.commands.output import print_json, print_table, shown
+from bnexport.commands.output import print_doubts, print_json, print_table, shown
 from bnexport.errors import UsageError
 
 if TYPE_CHECKING:
@@ -80,6 +80,8 @@ def trace(
     else:
         kept = list(rows)
     values = evaluate(network.model, feeds)
+    if network.unfolded:
+        print_doubts(network.model.conversion)
     norms = norm_values(network, values, kept, units, place)
     results = layer_values(network.model, values, kept, FIRST) if layers or as_json or not network.norms else []
     if out is not None:

@@ -7,7 +7,7 @@
 `compare` says when two numbers are the same; `search` puts these together, and `report` says what was found.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,12 +39,14 @@ class Diagnosis:
         unmatched: a line for each array that has no place in the network.
         findings: the differences in order, each with what explains it; none where all agrees. The last one may be unexplained.
         rows: how many rows were given.
+        record: what was assumed, set and warned of in reading the network: its program's `conversion`.
     """
 
     compared: tuple[Compared, ...]
     unmatched: tuple[str, ...]
     findings: tuple[Finding, ...]
     rows: int
+    record: Mapping[str, Any]
 
     @property
     def agrees(self) -> bool:
@@ -81,7 +83,7 @@ def diagnose(
         search = Search(case, found, _unit(checkpoint))
         rows = max((value.shape[0] for value in feeds.values() if value.ndim), default=1)
         findings = tuple(search.findings())
-        return Diagnosis(tuple(search.compared), tuple(unmatched), findings, rows)
+        return Diagnosis(tuple(search.compared), tuple(unmatched), findings, rows, record)
 
 
 def _network(path: str | Path, options: Options, checkpoint: Checkpoint) -> tuple[Network, dict[str, Any]]:

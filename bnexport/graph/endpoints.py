@@ -112,12 +112,18 @@ def _stand_ins(flow: Flow) -> dict[Ref, Ref]:
 
 def _unsaved_weights(live: Live) -> str:
     """What to add where no network is found: that the weights of the graph are not those of the checkpoint, if that is so."""
-    unsaved = [node for node in live.graph.nodes.values() if node.op in ops.VARIABLES and not live.variables.holds(node)]
+    location = live.variables.checkpoint.location
+    variables = [node for node in live.graph.nodes.values() if node.op in ops.VARIABLES]
+    if not variables and not location.is_frozen:
+        return f". {live.graph.source} has no variables: if it is a frozen graph, its weights are in it, and it is converted by itself"
+    unsaved = [node for node in variables if not live.variables.holds(node)]
     weights = [node.name for node in unsaved if len(node.attrs.get("shape") or ()) > 1]
     if not weights:
         return ""
-    prefix = live.variables.checkpoint.prefix
-    return f". {prefix} does not hold the graph's variables {_listing(weights)}: they were not saved, or the graph is that of another checkpoint"
+    holds = f". {location.prefix} does not hold the graph's variables {_listing(weights)}: "
+    if location.is_frozen:
+        return f"{holds}it is a graph without values; give the checkpoint, and this file with --graph"
+    return f"{holds}they were not saved, or the graph is that of another checkpoint"
 
 
 def _drawn_weights(flow: Flow) -> str:
@@ -377,7 +383,8 @@ def named_endpoints(live: Live, inputs: list[str], outputs: list[str]) -> Endpoi
     wanted = {name: live.resolve(ref) for name, ref in _named(live, outputs, "--output").items()}
     for name, ref in wanted.items():
         if not live.is_dynamic(ref):
-            raise GraphError(f"{live.graph.source}: the output {name!r} does not depend on any input: it is a constant")
+            what = "an operation that gives no tensor" if live.graph.nodes[ref.node].op == "NoOp" else "a constant"
+            raise GraphError(f"{live.graph.source}: the output {name!r} does not depend on any input: it is {what}")
     return Endpoints(_order_inputs(live, cut, wanted.values()), wanted)
 
 

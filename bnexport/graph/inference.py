@@ -20,7 +20,7 @@ from bnexport.graph.live import Live
 from bnexport.graph.lower import Lowered, lower, missing_operators
 from bnexport.graph.names import find_named
 from bnexport.graph.provenance import by_key, untouched_statistics
-from bnexport.graph.shapes import Shapes, follow
+from bnexport.graph.shapes import Shapes, contradicted, follow
 from bnexport.graph.statistics import Replacement, averages_kept, batch_statistics, refuse_mixtures, use_moving_statistics
 from bnexport.graph.variables import Variables
 from bnexport.graph.writes import written_before_read, written_in_passing
@@ -111,7 +111,13 @@ def read_inference(location: Location, options: Options) -> Inference:
     refuse_mixtures(live, [r.node for r in outputs.values()], moving)
     dynamic = [name for name in order if live.is_dynamic(Ref(name))]
     missing_operators(live, dynamic, list(inputs))
-    shapes = follow(live, {name: ref for ref, name in inputs.items()}, list(outputs.values()), dynamic, options.shapes)
+    named = {name: ref for ref, name in inputs.items()}
+    try:
+        shapes = follow(live, named, list(outputs.values()), dynamic, options.shapes)
+    except GraphError as error:
+        if not (why := contradicted(live, named, options.shapes)):
+            raise
+        raise type(error)(f"{error}{why}") from error
     lowered = lower(live, shapes, inputs, list(outputs.values()))
     for name, ref in outputs.items():
         if not live.is_dynamic(ref):
@@ -170,6 +176,8 @@ def record(inference: Inference, options: Options) -> dict[str, Any]:
         instead = f"; the graph keeps averages of them ({averages[0]}), which --statistics moving takes instead" if averages else ""
         said_of = ", ".join(batch_nodes[:4])
         entries["warnings"].append(f"scores depend on the batch: {said_of} take statistics over it, in TensorFlow as here{instead}")
+    elif options.statistics == "batch":
+        entries["warnings"].append("--statistics batch changes nothing: nothing on the way to the outputs takes statistics over the batch")
     entries["warnings"] += _write_warnings(inference, {m.variable for m in inference.moving if m.statistic in used})
     entries["warnings"] += [
         f"{m.statistic} has several moving averages that differ: {m.variable} was taken, and not {', '.join(m.rivals)}"

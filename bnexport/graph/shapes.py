@@ -19,6 +19,7 @@ from bnexport.graph.graphdef import Node, Ref, topological
 from bnexport.graph.live import Live
 from bnexport.kernels import OPS
 from bnexport.kernels.table import Abstract, infer
+from bnexport.program import shape_text
 from bnexport.text import TEXT, dtype_of
 
 PROBES = (11, 13)  # two batch sizes that no real dimension is likely to be, so that a confusion shows as an error
@@ -306,6 +307,8 @@ def _open_batch(live: Live, inputs: Mapping[str, Ref], declared: Mapping[Ref, tu
 
     A number that the user gave may be that of the rows.
     """
+    if contradicted(live, inputs, {name: declared[ref] for name, ref in inputs.items()}):
+        return ""
     given = [ref.node for ref, value in live.fixed.items() if live.graph.nodes[ref.node].op in ops.PLACEHOLDERS and value.dtype.kind in "iu"]
     opened = {name: declared[ref] for name, ref in inputs.items() if declared[ref] and declared[ref][0] is None}
     if given and opened:
@@ -314,6 +317,20 @@ def _open_batch(live: Live, inputs: Mapping[str, Ref], declared: Mapping[Ref, tu
     if further:
         return f"; the graph leaves sizes open, which may be fixed: {_shape_options(further, '?')}"
     return f"; if the graph was built for a fixed number of rows, say which: {_shape_options(opened, 'ROWS')}" if opened else ""
+
+
+def contradicted(live: Live, inputs: Mapping[str, Ref], given: Mapping[str, Sequence[int | None]]) -> str:
+    """What to tell the user who gave an input another number of dimensions than the graph does, or another size than its features."""
+    told = []
+    for name, shape in given.items():
+        name = name.removesuffix(":0")
+        try:
+            own = declared_shape(live, inputs[name], name)
+        except GraphError:
+            continue
+        if len(own) != len(shape) or any(None not in pair and len(set(pair)) > 1 for pair in zip(own[1:], shape[1:], strict=True)):
+            told.append(f"{name} {shape_text(own)}, and --shape says {shape_text(shape)}")
+    return f"; the graph has {' and '.join(told)}" if told else ""
 
 
 def _shape_options(shapes: Mapping[str, Sequence[int | None]], first: str) -> str:

@@ -42,10 +42,14 @@ class Variables:
         """
         found = self._found(node)
         if found is None:
-            raise TensorNotFound(
-                f"{self.checkpoint.prefix}: the graph needs the variable {node.name!r}, which this checkpoint does not hold; "
-                "it was saved by a saver of other variables, or belongs to another model"
+            held = sum(other.op in ops.VARIABLES and self.holds(other) for other in self.graph.nodes.values())
+            why = (
+                f"it holds {held} others of the graph's, as of a saver that was given some: tf.train.Saver(tf.trainable_variables()) leaves out what "
+                "batch norms keep; save again with tf.train.Saver(), or give a checkpoint that holds it"
+                if held
+                else "nor does it any other of the graph's: the graph is that of another model; give the right one with --graph"
             )
+            raise TensorNotFound(f"{self.checkpoint.prefix}: the graph needs the variable {node.name!r}, which this checkpoint does not hold; {why}")
         return Saved(self._averaged.get(found.key, found.key), found.part)
 
     def holds(self, node: Node) -> bool:

@@ -57,6 +57,8 @@ def figure(check: "LayerCheck") -> Markup | None:
 
 
 def _verdict(found: "Verification") -> str:
+    if found.passed and found.strained:
+        return "Beyond the tolerance, and no further than the network’s own rounding explains: the bundle computes what the checkpoint does."
     if found.passed:
         return "Within the tolerance: the bundle computes what the checkpoint does."
     if found.variables and found.variables.different:
@@ -67,11 +69,15 @@ def _verdict(found: "Verification") -> str:
 
 
 def _conditions(found: "Verification") -> list[Content]:
+    from bnexport.verification import TIMES
+
     theirs = f"TensorFlow {found.tensorflow} computed the same rows." if found.tensorflow else f"TensorFlow was not asked: {found.unavailable}."
     inputs = "; ".join(f"{port}: {source}" for port, source in found.inputs.items())
+    whose = "TensorFlow’s own" if found.tensorflow else "that of the network with nothing folded in its own dtypes"
+    more = f", and what is at most {count(TIMES, 'time')} {whose}" if found.strained else ""
     return [
         f"The truth is the network with nothing folded, in float64, on {count(found.rows, 'row')} ({inputs}). Errors are in units of the largest "
-        f"number of each tensor; up to {number(found.tolerance)} counts as rounding. {theirs}"
+        f"number of each tensor; up to {number(found.tolerance)} counts as rounding{more}. {theirs}"
     ]
 
 

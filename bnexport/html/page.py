@@ -164,8 +164,9 @@ class _Tile:
 
 def _checked(verification: "Verification | None") -> Iterable[_Tile]:
     if verification is not None:
-        largest = max((output.bundle.relative for output in verification.outputs), default=0.0)
-        note = f"of the output’s largest number; {number(verification.tolerance)} is allowed"
+        worst = max(verification.outputs, key=lambda output: output.bundle.relative, default=None)
+        largest, allowed = (0.0, verification.tolerance) if worst is None else (worst.bundle.relative, verification.allowed(worst))
+        note = f"of the output’s largest number; {number(allowed)} is allowed"
         yield _Tile(number(largest), "largest error", note, "errors", None if verification.passed else "failed")
 
 

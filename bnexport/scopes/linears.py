@@ -92,7 +92,7 @@ def match_linears(variables: Sequence[Named]) -> Linears:
 def _layer(kernel: Named, kernels: Sequence[Named]) -> Linear:
     scope = kernel.path[:-1]
     alone = bool(scope) and sum(k.path[:-1] == scope for k in kernels) == 1
-    path = scope if alone and (not kernel.rest or kernel.unnamed) else kernel.path
+    path = scope if alone and (kernel.unnamed or not set(kernel.rest) - _DEPTHWISE) else kernel.path
     return Linear(kernel, None, "/".join(path), path, alone)
 
 
@@ -139,6 +139,8 @@ def _by_name(biases: list[Named], layers: list[Linear]) -> None:
         if bias.unnamed:
             continue
         same = [layer for layer in layers if not layer.kernel.unnamed and layer.kernel.rest == bias.rest and layer.outs == bias.width]
+        if not same:  # a separable convolution, whose bias is added behind its second kernel
+            same = [layer for layer in layers if layer.kernel.rest == (*bias.rest, "pointwise") and layer.outs == bias.width]
         if len(same) == 1 and same[0].bias is None:
             same[0].bias = bias
     if len(layers) == 1 and layers[0].bias is None and len(biases) == 1 and biases[0].width == layers[0].outs:

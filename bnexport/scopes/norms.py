@@ -21,6 +21,8 @@ class Norm:
         rest: what their own names share beside the role.
         width: the number of channels.
         variables: the variables by role.
+        bare: whether it is a `Normalization` layer of Keras, which has a count of its rows, no gamma, no beta, and no epsilon.
+        counted: whether it is one of several in its scope, which TensorFlow told apart by numbers: `beta`, `beta_1`.
         path: where it stands among other names.
         name: what people may call it.
     """
@@ -29,15 +31,21 @@ class Norm:
     rest: Path
     width: int
     variables: dict[str, Named] = field(default_factory=dict)
+    bare: bool = False
+    counted: bool = False
 
     @property
     def path(self) -> Path:
-        return (*self.scope, "_".join(("norm", *self.rest))) if self.rest or not self.scope else self.scope
+        return self.scope if self._is_scope else (*self.scope, "_".join(("norm", *self.rest)))
 
     @property
     def name(self) -> str:
         own = "_".join(("batch_norm", *self.rest) if not self.rest or self.rest[0].isdigit() else self.rest)
-        return "/".join((*self.scope, own)) if self.rest or not self.scope else "/".join(self.scope)
+        return "/".join(self.scope if self._is_scope else (*self.scope, own))
+
+    @property
+    def _is_scope(self) -> bool:
+        return bool(self.scope) and not self.rest and not self.counted
 
     @property
     def whole(self) -> bool:
@@ -78,6 +86,11 @@ def match_norms(variables: Sequence[Named]) -> Norms:
     for statistics in averaged.values():
         statistics.scope = _own_scope(statistics.scope)
         norms.append(statistics)
+    counts = {v.path[:-1] for v in variables if v.path[-1] == "count" and not v.info.shape and v.info.dtype.kind == "i"}
+    several = {norm.scope for norm in norms if norm.rest and counted(norm.rest)[0] == ()}
+    for norm in norms:
+        norm.counted = norm.scope in several
+        norm.bare = norm.scope in counts and not norm.rest and norm.variables.keys() == {MEAN, VARIANCE}
     norms.sort(key=lambda norm: natural_key(norm.path))
     uneven = _uneven(norms)
     assumed = _pair_by_order(norms)

@@ -1,14 +1,19 @@
 """The order of layers: the numbers in their names, and shapes of which each takes what the one before gives."""
 
+import re
 from collections.abc import Sequence
+from itertools import combinations
 
 from bnexport.scopes.linears import Linear
-from bnexport.scopes.names import common_scope, precedes, tokens
+from bnexport.scopes.names import Path, common_scope, precedes, tokens
 
 _FIRST = frozenset({"input", "stem", "first", "encoder", "enc"})
-_LAST = frozenset({"decoder", "dec", "out", "output", "outputs", "logit", "logits", "pred", "prediction", "predictions", "softmax", "final", "last"})
-_NETWORKS = frozenset({"generator", "discriminator", "critic", "actor", "target", "teacher", "student"})
+OUTPUTS = frozenset({"out", "output", "outputs", "logit", "logits", "pred", "prediction", "predictions", "softmax", "final", "last"})
+_LAST = OUTPUTS | {"decoder", "dec"}
+_NETWORKS = frozenset({"generator", "gen", "discriminator", "disc", "dis", "critic", "actor", "target", "teacher", "student"})
 """Scopes of networks that are trained against each other, and are no parts of one."""
+_HALVES = re.compile(r"_?(depthwise|pointwise)")
+"""What the two kernels of a separable convolution are called after, the first before the second."""
 _STEPS = 200_000
 """How often a layer is tried in a place, beyond what a chain in the order of its numbers takes, before an order counts as not to be found."""
 
@@ -56,16 +61,30 @@ def chains(layers: Sequence[Linear], *, by_name: bool, most: int = 2) -> list[li
     return found
 
 
+def contradicted(chain: Sequence[Linear]) -> bool:
+    """Whether the names say of a later layer in a chain that it comes before an earlier one."""
+    return any(_goes_before(later, earlier) for earlier, later in combinations(chain, 2))
+
+
 def _goes_before(first: Linear, second: Linear) -> bool:
     """Whether the names say that `first` comes before `second`."""
     if first is second:
         return False
     numbered = precedes(first.path, second.path)
+    if numbered is None:
+        (a, mine), (b, theirs) = _of_separable(first.path), _of_separable(second.path)
+        numbered = mine < theirs if a == b and mine and theirs else precedes(a, b)
     if numbered is not None:
         return numbered
     shared = common_scope(first.path, second.path)
-    mine, theirs = (set(tokens(layer.path[shared])) if len(layer.path) > shared else set() for layer in (first, second))
-    return bool((mine & _FIRST and not theirs & _FIRST) or (theirs & _LAST and not mine & _LAST))
+    ours, others = (set(tokens(layer.path[shared])) if len(layer.path) > shared else set() for layer in (first, second))
+    return bool((ours & _FIRST and not others & _FIRST) or (others & _LAST and not ours & _LAST))
+
+
+def _of_separable(path: Path) -> tuple[Path, str]:
+    """A path without the words that tell the kernels of a separable convolution apart, and the last of these words: `Conv2d_1` for both."""
+    words = [match[1] for part in path for match in _HALVES.finditer(part)]
+    return (tuple(_HALVES.sub("", part) for part in path), words[-1]) if words else (path, "")
 
 
 def networks(layers: Sequence[Linear]) -> list[str]:

@@ -3,7 +3,7 @@
 A place is a number: 0 is the network's input, k is behind the k-th layer.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -21,11 +21,12 @@ _READINGS = 50
 
 @dataclass(slots=True)
 class Placement:
-    """Batch norms by place, batch norms of layers that were not chosen, and sentences on what was assumed."""
+    """Batch norms by place, those of layers that were not chosen, sentences on what was assumed, and which (by id) their names did not place."""
 
     places: dict[int, Norm] = field(default_factory=dict)
     elsewhere: list[Norm] = field(default_factory=list)
     assumed: list[str] = field(default_factory=list)
+    by_width: set[int] = field(default_factory=set)
 
 
 def place_norms(prefix: object, chain: Sequence[Linear], every: Sequence[Linear], norms: Sequence[Norm]) -> Placement:
@@ -49,7 +50,7 @@ def place_norms(prefix: object, chain: Sequence[Linear], every: Sequence[Linear]
             families.setdefault(slots, []).append(norm)
         else:
             result.elsewhere.append(norm)
-    owners = {id(norm): owner for slots, family in families.items() for norm in family if (owner := _owner(norm, chain, slots)) is not None}
+    owners = {id(norm): owner for slots, family in families.items() for norm in family if (owner := _owner(norm, chain, slots, family)) is not None}
     before = _stand_before([(norm, chain[owners[id(norm)] - 1]) for norm in norms if id(norm) in owners])
     for slots, family in families.items():
         left = []
@@ -69,6 +70,9 @@ def place_norms(prefix: object, chain: Sequence[Linear], every: Sequence[Linear]
                 result.places[place] = norm
         if left:
             _place_by_width(prefix, result, left, chain, slots)
+    by_name = {place: norm for place, norm in result.places.items() if id(norm) not in result.by_width}
+    if by_name:
+        result.assumed.insert(0, f"{_described(chain, by_name)}: by their names")
     return result
 
 
@@ -135,9 +139,13 @@ def _place_beside(norm: Norm, chain: Sequence[Linear], owner: int, *, before: bo
     return owner if norm.width == layer.outs and not (before and norm.width == layer.ins) else owner - 1
 
 
-def _owner(norm: Norm, chain: Sequence[Linear], slots: Sequence[int]) -> int | None:
-    """The number of the layer in whose scope a batch norm is, or after which it is called; None where that is not one."""
+def _owner(norm: Norm, chain: Sequence[Linear], slots: Sequence[int], family: Sequence[Norm]) -> int | None:
+    """The number of the layer in whose scope a batch norm is, after which it is called, or beside which it is in a scope of these two alone
+    (`l1/dense` and `l1/batch_normalization`); None where that is not one.
+    """
     owners = [k for k in slots if _is_inside(norm, chain[k - 1])] or [k for k in slots if _is_called_after(norm, chain[k - 1])]
+    if not owners and len(slots) == len(family) == 1 and common_scope(chain[slots[0] - 1].path[:-1], norm.path):
+        return slots[0]
     return owners[0] if len(owners) == 1 else None
 
 
@@ -188,13 +196,13 @@ def _place_by_width(prefix: object, result: Placement, norms: Sequence[Norm], ch
             "say which layers and batch norms make up the network, in their order, with --order"
         )
     by_number = _numbered(norms, chain, free)
+    whole_numbering = by_number if len(by_number) == len(norms) else None
     if len(readings) == 1:
         chosen = readings[0]
         contradicted = any(chosen[i] != place for i, place in by_number.items() if norms[i].width == chain[place - 1].outs)
         if contradicted:
             raise ScopeError(_ambiguous(prefix, chain, norms, [chosen, {**chosen, **by_number}]))
     else:
-        whole_numbering = by_number if len(by_number) == len(norms) else None
         counted = None if result.places else _counted(norms, free, chain)
         likely = [r for r in (whole_numbering, counted) if r is not None and _is_reading(r, norms, chain)]
         # A batch norm behind the last layer is as rare as one on the input; of a single layer that is what is left of a network.
@@ -203,10 +211,17 @@ def _place_by_width(prefix: object, result: Placement, norms: Sequence[Norm], ch
         if not likely or any(r != likely[0] for r in likely):
             raise ScopeError(_ambiguous(prefix, chain, norms, readings))
         chosen = likely[0]
-        how = "their numbers agree" if whole_numbering == chosen else "there is one for each hidden layer, in the order of their numbers"
-        result.assumed.append(f"{_reading(chain, norms, chosen)}: {how}")
+    how = "there is one for each hidden layer, in the order of their numbers"
+    if len(readings) == 1:
+        how = "their sizes allow nothing else"
+    elif whole_numbering == chosen:
+        how = "their numbers agree"
+    result.assumed.append(f"{_reading(chain, norms, chosen)}: {how}")
+    if len(readings) > 1:
+        result.assumed.append("the sizes of these batch norms fit other places too")
     for i, place in chosen.items():
         result.places[place] = norms[i]
+        result.by_width.add(id(norms[i]))
 
 
 Reading = dict[int, int]
@@ -313,7 +328,11 @@ def _widths(norms: Sequence[Norm]) -> str:
 
 
 def _reading(chain: Sequence[Linear], norms: Sequence[Norm], reading: Reading) -> str:
-    return ", ".join(f"{norms[i].name} {f'behind {chain[place - 1].name}' if place else 'on the input'}" for i, place in sorted(reading.items()))
+    return _described(chain, {place: norms[i] for i, place in sorted(reading.items())})
+
+
+def _described(chain: Sequence[Linear], places: Mapping[int, Norm]) -> str:
+    return ", ".join(f"{norm.name} {f'behind {chain[place - 1].name}' if place else 'on the input'}" for place, norm in places.items())
 
 
 def _ambiguous(prefix: object, chain: Sequence[Linear], norms: Sequence[Norm], readings: Sequence[Reading]) -> str:

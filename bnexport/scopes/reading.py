@@ -8,12 +8,14 @@ from itertools import pairwise
 from bnexport.checkpoint import Checkpoint, TensorInfo
 from bnexport.checkpoint.reader import OBJECT_GRAPH_KEY
 from bnexport.errors import ScopeError, UsageError
+from bnexport.scopes.beside import among_others
+from bnexport.scopes.doubts import refuse_copies, refuse_doubtful, refuse_heads, refuse_transposed, transposed
 from bnexport.scopes.linears import Linear, match_linears
 from bnexport.scopes.names import Path, listed
 from bnexport.scopes.norms import Norm, described, match_norms
 from bnexport.scopes.order import chains, follows, networks, parts_that_chain
 from bnexport.scopes.placement import Placement, fits, place_norms
-from bnexport.scopes.roles import BETA, BIAS, EMBEDDING, KERNEL, RECURRENT, UNKNOWN, Named, VariableRole, classify, display_name
+from bnexport.scopes.roles import BETA, BIAS, EMBEDDING, KERNEL, MEAN, RECURRENT, UNKNOWN, VARIANCE, Named, VariableRole, classify, display_name
 
 
 @dataclass(slots=True)
@@ -58,7 +60,7 @@ def full_names(checkpoint: Checkpoint) -> dict[str, str]:
 
 def read_names(infos: Iterable[TensorInfo], names: Mapping[str, str]) -> Reading:
     """Roles, layers and batch norms of the variables with these names and shapes; no values are looked at."""
-    variables = classify(infos, names)
+    variables = among_others(classify(infos, names))
     linears, norms = match_linears(variables), match_norms(variables)
     matched = {layer.kernel.key for layer in linears.found} | {layer.bias.key for layer in linears.found if layer.bias is not None}
     stray = [v for v in variables if v.info.shape and v.role in (KERNEL, UNKNOWN, EMBEDDING, RECURRENT) and v.key not in matched]
@@ -105,13 +107,9 @@ def choose(prefix: object, reading: Reading, order: Sequence[str], aliases: Mapp
     if not order:
         _refuse_strays(prefix, reading)
         if apart := networks(reading.linears):
-            inside = {scope: _inside(scope, reading.linears) for scope in apart}
-            lines = "".join(f"\n  {scope}: {_arrow((chains(layers, by_name=True) or [layers])[0])}" for scope, layers in inside.items())
-            raise ScopeError(
-                f"{prefix} holds several networks, by the names of their scopes:{lines}\n"
-                f"name one with --order, for example --order {apart[0]}, or all that follow one another"
-            )
+            raise ScopeError(_several_networks(prefix, {scope: _inside(scope, reading.linears) for scope in apart}))
         chain, assumed = _ordered(prefix, reading.linears)
+        refuse_doubtful(prefix, chain)
         placement = place_norms(prefix, chain, reading.linears, reading.norms)
         _refuse_betas_that_may_be_biases(prefix, chain, placement.places)
         notes = [*_matched_biases(chain), *reading.assumed, *assumed, *placement.assumed, *_notes_on_biases(chain, placement.places)]
@@ -135,6 +133,16 @@ def choose(prefix: object, reading: Reading, order: Sequence[str], aliases: Mapp
     left_out += [v.key for v in reading.stray] + [n.name for n in reading.incomplete]
     notes = [*_matched_biases(chain), *reading.assumed, *placement.assumed, *_notes_on_biases(chain, placement.places)]
     return Choice(chain, placement.places, left_out, notes)
+
+
+def _several_networks(prefix: object, inside: Mapping[str, Sequence[Linear]]) -> str:
+    orders = {scope: chains(layers, by_name=True) for scope, layers in inside.items()}
+    lines = "".join(
+        f"\n  {scope}: {_arrow(orders[scope][0]) if orders[scope] else f'{listed([layer.name for layer in layers])} (no single chain)'}"
+        for scope, layers in inside.items()
+    )
+    example = next((f", for example --order {scope}" for scope, found in orders.items() if len(found) == 1), "")
+    return f"{prefix} holds several networks, by the names of their scopes:{lines}\nname one with --order{example}, or all that follow one another"
 
 
 def _refuse_betas_that_may_be_biases(prefix: object, chain: Sequence[Linear], places: Mapping[int, Norm]) -> None:
@@ -187,8 +195,10 @@ def _refuse_strays(prefix: object, reading: Reading) -> None:
     """Variables that a network may compute with, but nobody knows where."""
     hint = "convert with the graph (.meta), or, if another network has them, name the layers of this one with --order"
     if reading.incomplete:
+        lost = not any({MEAN, VARIANCE} & norm.variables.keys() for norm in reading.incomplete)
+        why = " (layer norms have none, and tf.train.Saver(tf.trainable_variables()) leaves them out)" if lost else ""
         raise ScopeError(
-            f"{prefix}: these batch norms have no moving mean and variance of their own, or too many: {described(reading.incomplete)}; {hint}"
+            f"{prefix}: these batch norms have no moving mean and variance of their own, or too many{why}: {described(reading.incomplete)}; {hint}"
         )
     for role, what in ((RECURRENT, "a recurrent network, whose cells"), (EMBEDDING, "embeddings, whose place")):
         found = [v for v in reading.stray if v.role == role]
@@ -200,22 +210,27 @@ def _refuse_strays(prefix: object, reading: Reading) -> None:
             f"{prefix}: nothing says that {_shown(only.kernel)} is a layer's kernel, and not an embedding; if it is, give --order {only.name}"
         )
     if reading.stray:
-        raise ScopeError(f"{prefix}: these variables belong to no layer by name: {listed([_shown(v) for v in reading.stray])}; {hint}")
+        why = transposed(reading.linears, reading.stray)
+        raise ScopeError(f"{prefix}: these variables belong to no layer by name: {listed([_shown(v) for v in reading.stray])}{why}; {hint}")
 
 
 def _ordered(prefix: object, layers: Sequence[Linear]) -> tuple[list[Linear], list[str]]:
     by_name, by_shape = chains(layers, by_name=True), chains(layers, by_name=False)
+    if by_name or by_shape:
+        refuse_copies(prefix, layers)
     if len(by_name) == 1:
         if len(layers) == 1:
             return by_name[0], []
         why = "the only one that their shapes allow" if len(by_shape) == 1 else "that of their numbers and names"
         return by_name[0], [f"the order of the layers is {why}: {_arrow(by_name[0])}"]
     if not by_name and len(by_shape) == 1:
+        refuse_transposed(prefix, by_shape[0])
         return by_shape[0], [
             f"the order of the layers is the only one that their shapes allow, though their numbers say another: {_arrow(by_shape[0])}"
         ]
     orders = by_name or by_shape
     if orders:
+        refuse_heads(prefix, orders[0])
         why = (
             "more than one order of the layers fits their names and shapes"
             if by_name

@@ -5,12 +5,11 @@ A role maps to the spellings that libraries and people use for it; a new spellin
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import dataclass
 
 from bnexport.checkpoint.reader import OBJECT_GRAPH_KEY, VALUE_SUFFIX
 from bnexport.checkpoint.tensors import TensorInfo
-from bnexport.scopes.names import Path, components, natural_key, tokens, without_conditions
+from bnexport.scopes.names import Path, components, tokens, without_conditions
 
 KERNEL = "kernel"
 BIAS = "bias"
@@ -21,6 +20,7 @@ VARIANCE = "moving variance"
 AVERAGE = "weight average"
 SLOT = "optimiser slot"
 ZERO_DEBIAS = "zero-debias"
+RENORM = "renorm"
 COUNTER = "counter"
 FLAG = "flag"
 METRIC = "metric"
@@ -117,6 +117,8 @@ SLOTS = frozenset(
         *("adam_m", "adam_v"),
     }
 )
+_RENORM = frozenset({"renorm_mean", "renorm_mean_weight", "renorm_stddev", "renorm_stddev_weight", "moving_stddev"})
+"""What tf.layers' batch renormalisation trains with, beside the moving mean and variance that inference takes."""
 _SHORT_SLOTS = frozenset({"m", "v", "vhat", "momentum", "rms", "accumulator", "velocity"})
 """Slots of Keras' optimisers in checkpoints by name; only where the variable that they belong to is there too."""
 _POWERS = frozenset({"beta1_power", "beta2_power"})
@@ -161,6 +163,7 @@ class Named:
         belongs_to: as in `VariableRole`.
         moments: for a statistic that is the average of an op of tf.nn.moments, the path of the op's scope: of no variable's.
         by_shape: whether the name does not say the role, and the shape alone does.
+        averaged: whether it is the average of a weight that is not there itself, and stands in its place.
     """
 
     key: str
@@ -171,6 +174,7 @@ class Named:
     belongs_to: str | None = None
     moments: Path | None = None
     by_shape: bool = False
+    averaged: bool = False
 
     @property
     def unnamed(self) -> bool:
@@ -179,8 +183,8 @@ class Named:
 
     @property
     def width(self) -> int:
-        """How many numbers a vector holds, also one of shape [1, C]."""
-        return self.info.shape[-1]
+        """How many numbers a vector holds, also one of shape [1, C]; a number alone is one."""
+        return self.info.shape[-1] if self.info.shape else 1
 
 
 def display_name(key: str) -> str:
@@ -189,7 +193,7 @@ def display_name(key: str) -> str:
 
 
 def classify(infos: Iterable[TensorInfo], full_names: Mapping[str, str]) -> list[Named]:
-    """The role of each variable by its own name and shape, in the order of the keys.
+    """The role of each variable by its own name and shape, in the order of the keys; `among_others` (bnexport/scopes/beside.py) has the next word.
 
     Args:
         full_names: the names that variables had in the program, by key; they are taken for keys that only count (`variables/7`), and for all where
@@ -199,37 +203,7 @@ def classify(infos: Iterable[TensorInfo], full_names: Mapping[str, str]) -> list
     known = {display_name(info.name): info for info in infos}
     if not any("_trainable_variables" in components(info.name) for info in infos):
         full_names = {key: name for key, name in full_names.items() if components(display_name(key))[-1].isdigit()}
-    return _one_letter_apart(_unnamed_rows([_classified(info, full_names.get(info.name), known) for info in infos]))
-
-
-def _unnamed_rows(variables: list[Named]) -> list[Named]:
-    """Takes an unnamed [1, C] for a bias where the unnamed variable made before it is the kernel of C units."""
-    made = sorted((v for v in variables if v.unnamed and v.role in (KERNEL, BIAS)), key=lambda v: natural_key(v.path))
-    rows: dict[str, Named] = {}
-    for first, second in pairwise(made):
-        beside = first.path[:-1] == second.path[:-1] and first.role == KERNEL and first.key not in rows
-        if beside and second.role == KERNEL and is_vector(second.info.shape) and second.width == first.width:
-            rows[second.key] = replace(second, role=BIAS)
-    return [rows.get(v.key, v) for v in variables]
-
-
-def _one_letter_apart(variables: list[Named]) -> list[Named]:
-    """Takes `bout` for the bias of `Wout`, `fcb1` for that of `fcw1`: in one scope, and but for b in the place of w the same name.
-
-    All kernels of the scope that have such names must have such biases: of `Wx`, `Wh` and `bh` no layers in a chain are made.
-    """
-    kernels = {(v.path[:-1], v.path[-1].lower()): v for v in variables if v.role == KERNEL and v.by_shape and not v.unnamed}
-    biases: dict[str, Named] = {}
-    for variable in variables if kernels else []:
-        if variable.role == UNKNOWN and is_vector(variable.info.shape):
-            last = variable.path[-1].lower()
-            others = [(variable.path[:-1], last[:i] + "w" + last[i + 1 :]) for i, letter in enumerate(last) if letter == "b"]
-            found = [kernels[other] for other in others if other in kernels]
-            if len(found) == 1 and found[0].width == variable.width:
-                biases[found[0].key] = replace(variable, role=BIAS, rest=found[0].rest)
-    bare = {v.path[:-1] for v in kernels.values() if v.key not in biases}
-    paired = {bias.key: bias for bias in biases.values() if bias.path[:-1] not in bare}
-    return [paired.get(v.key, v) for v in variables]
+    return [_classified(info, full_names.get(info.name), known) for info in infos]
 
 
 def _classified(info: TensorInfo, full_name: str | None, known: Mapping[str, TensorInfo]) -> Named:
@@ -253,12 +227,15 @@ def _classified(info: TensorInfo, full_name: str | None, known: Mapping[str, Ten
         return Named(info.name, path, info, ZERO_DEBIAS, belongs_to=_owner(path, known))
     if stem in AVERAGES and len(path) > 1:
         return _average(info, path, known)
+    if last in _RENORM and all("/".join((*path[:-1], moving)) in known for moving in ("moving_mean", "moving_variance")):
+        return Named(info.name, path, info, RENORM)
     if (averaged := _averaged_moment(info, path)) is not None:
         return averaged
     if "metrics" in path or stem in _METRICS or (not info.shape and _METRIC_WORDS & _words(path)):
         return Named(info.name, path, info, METRIC)
     if not info.shape:
-        return Named(info.name, path, info, _scalar_role(info, last))
+        role = _scalar_role(info, last)
+        return Named(info.name, path, info, role, (without_spelling(tokens(last), SPELLINGS[BIAS]) or ()) if role == BIAS else ())
     role, rest = _weight_role(info, path)
     by_shape = rest == tokens(last)
     made_for = _made_for(info, path, known, anywhere=by_shape)
@@ -314,6 +291,8 @@ def _average(info: TensorInfo, path: Path, known: Mapping[str, TensorInfo]) -> N
     role, rest = _weight_role(info, base)
     if role in (MEAN, VARIANCE):
         return Named(info.name, path, info, role, rest, moments=without_conditions(base[:-1]))
+    if role in WEIGHTS and (rest != tokens(base[-1]) or _UNNAMED.fullmatch(base[-1])):  # saved through `variables_to_restore`, without the weights
+        return Named(info.name, base, info, role, rest, averaged=True)
     return Named(info.name, path, info, UNKNOWN)
 
 
@@ -339,7 +318,8 @@ def _scalar_role(info: TensorInfo, last: str) -> str:
         return FLAG
     if info.dtype.kind in "iu" or _COUNTERS.intersection(tokens(last)):
         return COUNTER
-    return UNKNOWN
+    rest = without_spelling(tokens(last), SPELLINGS[BIAS])
+    return BIAS if rest is not None and all(word.isdigit() for word in rest) else UNKNOWN
 
 
 def is_vector(shape: tuple[int, ...]) -> bool:
@@ -356,7 +336,7 @@ def _weight_role(info: TensorInfo, path: Path) -> tuple[str, Path]:
     scopes = _words(path)
     for role in (MEAN, VARIANCE, BETA, GAMMA, KERNEL, BIAS):
         fits = matrix if role == KERNEL else is_vector(info.shape)
-        rest = _without_spelling(words, SPELLINGS[role]) if fits else None
+        rest = without_spelling(words, SPELLINGS[role]) if fits else None
         if rest is None or (role not in (KERNEL, BIAS) and words[0] in _ENDS_ONLY):
             continue
         if role in (KERNEL, BIAS) and _RECURRENT & scopes:
@@ -368,11 +348,11 @@ def _weight_role(info: TensorInfo, path: Path) -> tuple[str, Path]:
         return EMBEDDING, words
     if _UNNAMED.fullmatch(path[-1]):
         return (KERNEL if matrix else BIAS), words
-    says_bias = _without_spelling(words, SPELLINGS[BIAS]) is not None  # a bias for each position, say
+    says_bias = without_spelling(words, SPELLINGS[BIAS]) is not None  # a bias for each position, say
     return (KERNEL if matrix and not says_bias else UNKNOWN), words
 
 
-def _without_spelling(words: Path, spellings: Collection[str]) -> Path | None:
+def without_spelling(words: Path, spellings: Collection[str]) -> Path | None:
     """The words without those of the first spelling that they contain; None if they contain none."""
     for spelling in spellings:
         wanted = tuple(spelling.split("_"))

@@ -70,7 +70,8 @@ class _Walk:
         self.reading: Reading = read_names([checkpoint.info(name) for name in checkpoint], self.full_names)
         averages = [(v.belongs_to, v.key) for v in self.reading.variables if v.role == AVERAGE and v.belongs_to is not None]
         self.averages = dict(averages)
-        if options.averages and not averages:
+        self.bare_averages = sorted(display_name(v.key) for v in self.reading.variables if v.averaged)
+        if options.averages and not averages and not self.bare_averages:
             raise UsageError(f"--ema: {checkpoint.prefix} holds no averages of weights; leave it out")
         if options.averages and len(averages) > len(self.averages):
             several = [display_name(key) for owner, key in averages if owner == averages[0][0]]
@@ -147,7 +148,7 @@ class _Walk:
         stored = self.checkpoint.stored(self._key(variable))
         if len(stored.shape) == 3:  # a convolution over one dimension is one over two of which the first is 1
             return _Reshaped(stored, (1, *stored.shape))
-        return _Reshaped(stored, stored.shape[-1:]) if variable.role == BIAS and len(stored.shape) > 1 else stored
+        return _Reshaped(stored, (variable.width,)) if variable.role == BIAS and len(stored.shape) != 1 else stored
 
     def _human(self, variable: Named, name: str) -> str:
         """The name of a layer: the one that it had in the program, where its path only counts (`layer_with_weights-0`, `layers/0`)."""
@@ -169,25 +170,29 @@ class _Walk:
     # ---- batch norm
 
     def _add_norm(self, norm: Norm) -> None:
-        """gamma * (x - mean) / sqrt(variance + epsilon) + beta (Ioffe and Szegedy 2015, algorithm 1, with moving statistics)."""
+        """gamma * (x - mean) / sqrt(variance + epsilon) + beta (Ioffe and Szegedy 2015, algorithm 1, with moving statistics).
+
+        Keras' `Normalization` layer is (x - mean) / max(sqrt(variance), 1e-7) (keras/layers/preprocessing/normalization.py).
+        """
         values = {role: self._vector(norm, variable) for role, variable in norm.variables.items()}
-        mean, variance = values[MEAN], values[VARIANCE]
-        if (variance + self.epsilon == 0).any():
+        epsilon = 0.0 if norm.bare else self.epsilon
+        mean, variance = values[MEAN], np.maximum(values[VARIANCE], 1e-14 if norm.bare else 0.0)
+        if (variance + epsilon == 0).any():
             key = self._key(norm.variables[VARIANCE])
             raise BadStatistics(
                 f"{self.checkpoint.prefix}: the moving variance {key!r} is 0 in places, which an epsilon of 0 divides by; give another --epsilon"
             )
         if not mean.any() and (variance == 1).all():
             self.warnings.append(f"the moving statistics of {norm.name} are still 0 and 1: its update ops never ran, or were not run before saving")
-        scale = values.get(GAMMA, np.ones(norm.width)) / np.sqrt(variance + self.epsilon)
+        scale = values.get(GAMMA, np.ones(norm.width)) / np.sqrt(variance + epsilon)
         shift = values.get(BETA, np.zeros(norm.width)) - mean * scale
         keys = {
             short: self._key(norm.variables[role])
             for short, role in (("beta", BETA), ("gamma", GAMMA), ("mean", MEAN), ("variance", VARIANCE))
             if role in norm.variables
         }
-        from_ = "default" if self.options.epsilon is None else "--epsilon"
-        part = {"node": norm.name, "op": "BatchNorm", **keys, "epsilon": self.epsilon, "epsilon_from": from_}
+        from_ = "Keras' Normalization" if norm.bare else "default" if self.options.epsilon is None else "--epsilon"
+        part = {"node": norm.name, "op": "BatchNorm", **keys, "epsilon": epsilon, "epsilon_from": from_}
         arrays: dict[str, Array] = {"scale": InMemory(scale), "shift": InMemory(shift)}
         name = take_name(self.taken, self._human(norm.variables[MEAN], norm.name))
         self._append(Layer(name, "ScaleShift", [self.tensor], {}, arrays, provenance={"parts": [part]}), norm.width)
@@ -220,7 +225,7 @@ class _Walk:
         }
         if self.averages:
             record["averages"] = {"taken": self.options.averages, "of": sorted(display_name(key) for key in self.averages.values())}
-        if self.choice.places and self.options.epsilon is None:
+        if self.options.epsilon is None and not all(norm.bare for norm in self.choice.places.values()):
             self.warnings.append(f"names carry no epsilon: {self.epsilon:g} was taken for every batch norm; say another with --epsilon")
         for variable in self.reading.variables:
             if variable.role == UNKNOWN and not variable.info.shape and variable.info.dtype.kind != "O":
@@ -242,9 +247,11 @@ class _Walk:
     def _assumed(self, known: bool) -> list[str]:
         sentences = list(self.choice.assumed)
         chain, places = self.choice.chain, self.choice.places
+        if len(chain) > 1:
+            sentences.append("no layer takes more than what the one before it gives (--order takes layers, and batch norms where they stand)")
         if any(places):  # any but the one on the input
-            side = "after the activation (--bn-after-activation)" if self.options.bn_after_activation else "between its layer and the activation"
-            sentences.append(f"each batch norm stands {side}")
+            side = "between its layer and the activation (--bn-after-activation puts them behind it)"
+            sentences.append(f"each batch norm stands {'after the activation (--bn-after-activation)' if self.options.bn_after_activation else side}")
         if known and self.options.activation is not None and len(chain) > 1 and not {",", ":"} & set(self.options.activation):
             sentences.append(f"the activation of every layer but the last is {self.options.activation}; {chain[-1].name} has none")
         if not known and not self.convolutional:
@@ -252,6 +259,8 @@ class _Walk:
         if self.averages:
             taken = "taken" if self.options.averages else "not taken; --ema takes them"
             sentences.append(f"averages of {len(self.averages)} weights are there and were {taken}")
+        if self.bare_averages:
+            sentences.append(f"averages stand in the place of {len(self.bare_averages)} weights that are not there: {listed(self.bare_averages, 3)}")
         narrow = sorted({layer.kernel.info.dtype.name for layer in chain} - {self.dtype})
         if narrow:
             sentences.append(f"what is stored as {listed(narrow)} is computed in {self.dtype}")
