@@ -446,7 +446,8 @@ class TestOutputsOfFunctions:
             if operator == "determinant":
                 return tf.linalg.slogdet(tf.reshape(x, [-1, 2, 2]))[1]
             if operator == "unpooling":
-                return tf.cast(tf.nn.max_pool_with_argmax(tf.reshape(x, [-1, 2, 2, 1]), [1, 2, 2, 1], [1, 2, 2, 1], "VALID")[1], tf.float32)[:, 0, 0, 0]
+                window = [1, 2, 2, 1]
+                return tf.cast(tf.nn.max_pool_with_argmax(tf.reshape(x, [-1, 2, 2, 1]), window, window, "VALID")[1], tf.float32)[:, 0, 0, 0]
             return tf.cast(tf.image.combined_non_max_suppression(x[:, None, None, :], x[:, None, :1], 1, 1)[3], tf.float32)
 
         def build():
