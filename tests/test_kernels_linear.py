@@ -168,11 +168,17 @@ REDUCTIONS = ["Sum", "Mean", "Max", "Min", "Prod", "EuclideanNorm"]
 def test_reductions(name, shape, data, keep, dtype):
     axes = data.draw(st.lists(st.integers(0, len(shape) - 1), unique=True)) if shape else []
     axes = [a - len(shape) if data.draw(st.booleans()) else a for a in axes]
-    if 0 in shape and np.dtype(dtype).kind == "i":
-        shape = [n or 1 for n in shape]
     x = (3 * normal(1, shape)).astype(dtype)
     axes = np.int32(axes[0]) if len(axes) == 1 and data.draw(st.booleans()) else np.array(axes, data.draw(st.sampled_from(["int32", "int64"])))
     check(name, {"keep_dims": keep}, x, axes, tolerance=4e-3 if dtype == "float16" else None)
+
+
+@compares("Mean")
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32", "int64"])
+def test_means_of_integers_whose_sum_is_large(dtype):
+    most = np.iinfo(dtype).max
+    check("Mean", {}, np.array([[most, most, most - 1], [most, 1, 0], [-7 if dtype[0] == "i" else 7, 0, 1]], dtype), np.int32(1))
+    check("Mean", {}, np.full((300, 2), 1, dtype), np.int32(0))
 
 
 @compares("All", "Any")
@@ -188,6 +194,15 @@ def test_long_float_sums_are_as_good_as_their_dtype(axes):
     x = (1 + np.random.default_rng(0).random((100_000, 3))).astype(np.float32)
     (mean,) = evaluate(OPS["Mean"], {}, [x, np.array(axes)])
     np.testing.assert_allclose(mean, x.mean(axis=axes, dtype=np.float64), rtol=3e-7)
+
+
+@compares("ArgMax", "ArgMin", "Max", "Min")
+@pytest.mark.parametrize("name", ["ArgMax", "ArgMin", "Max", "Min"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_extremes_with_NaN_and_infinities(name, dtype):
+    nan, inf = np.nan, np.inf
+    x = np.array([[nan, 1, 2, -inf], [-inf, -inf, nan, -inf], [nan] * 4, [1, nan, -5, nan], [inf, nan, inf, 3], [nan, inf, -inf, inf]], dtype)
+    check(name, {}, x, np.int32(1))
 
 
 @compares("ArgMax", "ArgMin", "TopK", "TopKV2")

@@ -145,7 +145,9 @@ def _counted(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
 def _count(start: NDArray, limit: NDArray, delta: NDArray) -> int:
     if delta == 0 or (limit - start) * delta < 0:
         raise GraphError(f"there is no range from {start} to {limit} by {delta}")
-    return math.ceil((float(limit) - float(start)) / float(delta)) if start.dtype.kind == "f" else -(-abs(int(limit) - int(start)) // abs(int(delta)))
+    if start.dtype.kind != "f":
+        return -(-abs(int(limit) - int(start)) // abs(int(delta)))
+    return math.ceil(abs((limit - start) / delta))  # in the numbers' own dtype, where 0.9 goes into 3.6 four times
 
 
 @op("Range", infer=_counted)
