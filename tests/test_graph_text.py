@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from live_graph import Net, dense, spread
+from live_graph import Net, dense, rows, spread
 
 from bnexport.cli import main
 from bnexport.conversion import convert
@@ -332,6 +332,37 @@ class TestColumns:
             return Net(feeds, [tf.identity(dense(tf, deep, 2, "scores") + linear, name="out")])
 
         live(build).matches()
+
+    def crossed(self, tf, linear, width, *keys, **options):
+        """Features crossed with each other: texts and numbers as they are, looked up or hashed, buckets of numbers."""
+        columns = tf.feature_column
+        dtypes = {"words": (tf.string, width), "kinds": (tf.string, 1), "numbers": (tf.int64, width), "x": (tf.float32, 2)}
+        numbers = np.array([[0, 3], [-1, 2], [1, -1], [-1, -1], [2, 2], [3, 0]])
+        values = {"words": WORDS[:, :width], "kinds": WORDS[:, 1:], "numbers": numbers[:, :width], "x": rows(6, 2)}
+        made = {"vocabulary": self.column(columns, "vocabulary")}
+        made["identity"] = columns.categorical_column_with_identity("numbers", 4)
+        made["buckets"] = columns.bucketized_column(columns.numeric_column("x", shape=(2,)), [-1.0, 0.0, 1.0])
+        crossed = columns.crossed_column([made.get(key, key) for key in keys], 11, **options)
+        inputs = {name: tf.placeholder(dtype, [None, size], name) for name, (dtype, size) in dtypes.items()}
+        if linear:
+            y = columns.linear_model(inputs, [crossed], units=3)
+        else:
+            y = dense(
+                tf, columns.input_layer(inputs, [columns.indicator_column(crossed), columns.embedding_column(crossed, 3, "sqrtn")]), 3, "scores"
+            )
+        read = {"vocabulary": "words", "identity": "numbers", "buckets": "x"}
+        return Net({inputs[name]: values[name] for name in (read.get(key, key) for key in keys)}, [tf.identity(y, name="out")])
+
+    @pytest.mark.parametrize("linear", [False, True])
+    @pytest.mark.parametrize("width", [1, 2])
+    @pytest.mark.parametrize(
+        "keys", [("words", "kinds"), ("vocabulary", "kinds"), ("identity", "vocabulary"), ("buckets", "vocabulary", "kinds"), ("numbers", "words")]
+    )
+    def test_crossed_columns(self, tf, live, linear, width, keys):
+        live(lambda: self.crossed(tf, linear, width, *keys)).matches()
+
+    def test_crossed_columns_with_a_key(self, tf, live):
+        live(lambda: self.crossed(tf, True, 2, "words", "kinds", hash_key=2**40 + 7)).matches()
 
     def test_an_embedding_whose_rows_are_clipped_is_refused(self, tf, live):
         def build():

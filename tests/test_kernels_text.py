@@ -49,6 +49,27 @@ def test_buckets_of_texts_of_every_length(count):
     check("StringToHashBucketFast", {"num_buckets": count}, texts.reshape(30, 10))
 
 
+def crossed_in_tensorflow(attrs, features):
+    """One combination a row of features of one element a row."""
+    tf = tensorflow()
+    dense = [tf.constant(np.broadcast_to(f, np.broadcast_shapes(*(g.shape for g in features))).reshape(-1, 1)) for f in features]
+    internal = tf.string if all(f.dtype == object for f in features) else tf.int64
+    _, values, _ = tf.raw_ops.SparseCross(
+        indices=[], values=[], shapes=[], dense_inputs=dense, hashed_output=True, out_type=tf.int64, internal_type=internal, **attrs
+    )
+    return (values.numpy().reshape(np.broadcast_shapes(*(f.shape for f in features))),)
+
+
+@compares("HashedCross")
+@pytest.mark.parametrize("count", [7, 1000, 2**40, 0])
+@pytest.mark.parametrize("key", [0xDECAFCAFFE, 0, 2**62 + 5])
+def test_combinations(count, key):
+    attrs = {"num_buckets": count, "hash_key": key}
+    numbers = np.array([[0], [-1], [2**63 - 1], [-(2**63)], [12345]])
+    for features in ([WORDS], [numbers], [WORDS[:, None], numbers], [numbers, WORDS[0], numbers[2]]):
+        check("HashedCross", attrs, *features, expected=crossed_in_tensorflow(attrs, features), unknown=range(len(features)))
+
+
 @compares("AsString")
 @pytest.mark.parametrize("x", [np.array([[-5, 0], [12, 2**40]]), np.array([200, 3], np.uint8), np.array([True, False])])
 def test_numbers_written_out(x):

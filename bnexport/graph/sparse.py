@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from bnexport.graph import ops
+from bnexport.graph.crosses import Part, cross, features_of
 from bnexport.graph.features import sparse_feature
 from bnexport.graph.graphdef import Graph, Node, Ref, constant_node
 from bnexport.graph.grids import Size, columns_of_grid, size_in_shape, whole_grid
@@ -66,6 +67,7 @@ def keep_dense(graph: Graph) -> None:
                 sparse.rewrite(node)
     if sparse is not None:
         sparse.tell_shapes_of_inputs()
+        sparse.tell_shapes_of_crosses()
 
 
 class _Sparse:
@@ -76,6 +78,7 @@ class _Sparse:
         self._inputs: set[str] = set()
         self._shapes: dict[Ref, Ref] = {}
         self._sizes: dict[Ref, Size] = {}
+        self._crossed: dict[str, _Values | None] = {}
         self.users = graph.consumers()
 
     # ---- what becomes dense again
@@ -134,6 +137,13 @@ class _Sparse:
                 ref, self._add(f"{dense.node}/shape", "Shape", [dense], {"T": self.graph.nodes[dense.node].attrs["dtype"], "out_type": "int64"})
             )
 
+    def tell_shapes_of_crosses(self) -> None:
+        """Takes the shapes of crossed features from all combinations that there are, kept or not: the rows are the same."""
+        for name, crossed in self._crossed.items():
+            if crossed is not None:
+                shape = self._add(f"{name}/shape", "Shape", [crossed.dense], {"T": "int64", "out_type": "int64"})
+                self._replace(Ref(name, 2), shape)
+
     def _tell_empty(self, node: Node) -> None:
         """Computes which rows are empty from the elements that are kept, for those who ask SparseFillEmptyRows."""
         places = self.places(Ref(node.name))
@@ -180,6 +190,8 @@ class _Sparse:
         if node.op == "SparseFillEmptyRows" and ref.output == 1:
             places, values = self.places(Ref(node.name)), self.values(node.inputs[1])
             return replace(values, default=node.inputs[3]) if places is not None and values is not None and places.kept == values.kept else None
+        if node.op == "SparseCross" and ref.output == 1:
+            return self._cross(node)
         if node.op == "Fill":
             return self._filled(node)
         if node.op in ("Add", "AddV2") and (kept := self._numbered(node)) is not None:
@@ -209,6 +221,21 @@ class _Sparse:
         op = "SelectV2" if node.op == "Select" else node.op
         return _Values(self._add(f"{node.name}/dense", op, operands, node.attrs), kept.pop())
 
+    def _cross(self, node: Node) -> _Values | None:
+        """Each combination of an element of one feature with one of every other, hashed, of features that are matrices."""
+        if node.name not in self._crossed:
+            self._crossed[node.name] = None
+            features, parts = features_of(node), list[Part]()
+            for number, (indices, values, shape) in enumerate(features.sparse if features else ()):
+                places, found = self.places(indices), self.values(values)
+                if places is None or found is None or found.kept != places.kept or places.default or not self._is_shape(shape, places):
+                    return None
+                dense, kept = (self._reshaped(ref, places, f"{node.name}/feature_{number}") for ref in (found.dense, found.kept))
+                parts.append(Part(dense, kept))
+            if features is not None:
+                self._crossed[node.name] = _Values(*cross(node, [*parts, *(Part(self._behind(ref), None) for ref in features.dense)], self._add))
+        return self._crossed[node.name]
+
     def places(self, ref: Ref) -> _Places | None:
         """Which elements a matrix of indices, in row-major order, is of."""
         ref = self._behind(ref)
@@ -223,6 +250,8 @@ class _Sparse:
             return _Places(given.kept)
         if node.op == "Cast" and (whole := self._whole(node.inputs[0])) is not None:
             return whole
+        if node.op == "SparseCross" and ref.output == 0 and (crossed := self._cross(node)) is not None:
+            return _Places(crossed.kept)
         if node.op == "Where":
             kept = self._behind(node.inputs[0])
             return _Places(kept) if self.graph.nodes[kept.node].op in _COMPARISONS and self.values(kept) is None else None
@@ -345,6 +374,9 @@ class _Sparse:
         if node.op == "Cast":
             size = size_in_shape(self.graph, node.inputs[0])
             return size is not None and size == self._sizes.get(self._first(places.kept))
+        if node.op == "SparseCross":
+            crossed = self._cross(node)
+            return ref.output == 2 and crossed is not None and not places.shape and crossed.kept == self._first(places.kept)
         if node.op == "SparseReshape" and ref.output == 1:
             before = self.places(Ref(node.name))
             return before is not None and before.shape == places.shape

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from bnexport.errors import GraphError
+from bnexport.kernels.rules import broadcast
 from bnexport.kernels.table import Abstract, Attrs, NDArray, op
 
 _ALL = (1 << 64) - 1
@@ -122,6 +123,36 @@ def string_to_hash_bucket_fast(attrs: Attrs, x: NDArray) -> NDArray:
     """The fingerprint of each text modulo `num_buckets`: int64."""
     count = int(attrs["num_buckets"])
     return np.array([fingerprint(text) % count for text in x.reshape(-1).tolist()], np.int64).reshape(x.shape)
+
+
+_CAT = 0xC6A4A7935BD1E995
+
+
+def _crossed(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
+    return [Abstract(broadcast(*(o.shape for o in operands)), np.dtype(np.int64))]
+
+
+@op("HashedCross", infer=_crossed)
+def hashed_cross(attrs: Attrs, *features: NDArray) -> Any:
+    """One number for an element of each feature, which broadcast; int64, modulo `num_buckets` where that is not 0.
+
+    It is FingerprintCat64 (tensorflow/core/platform/fingerprint.h) of `hash_key` and one feature after the other: of text its fingerprint, or else
+    the number itself. SparseCross makes it of each combination of the elements of a row.
+    """
+    total = np.array(int(attrs["hash_key"]) & _ALL, np.uint64)
+    factor = np.uint64(_CAT)
+    for feature in features:
+        if feature.dtype.kind == "O":
+            number = np.array([fingerprint(text) for text in feature.reshape(-1).tolist()], np.uint64).reshape(feature.shape)
+        else:
+            number = feature.astype(np.int64).view(np.uint64)
+        total = (total ^ factor ^ _shifted(number * factor) * factor) * factor
+        total = _shifted(_shifted(total) * factor)
+    return (total % np.uint64(int(attrs["num_buckets"]) or (1 << 63) - 1)).astype(np.int64)
+
+
+def _shifted(x: NDArray) -> Any:
+    return x ^ x >> np.uint64(47)
 
 
 def _decimals(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
