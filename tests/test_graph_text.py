@@ -364,15 +364,31 @@ class TestColumns:
     def test_crossed_columns_with_a_key(self, tf, live):
         live(lambda: self.crossed(tf, True, 2, "words", "kinds", hash_key=2**40 + 7)).matches()
 
-    def test_an_embedding_whose_rows_are_clipped_is_refused(self, tf, live):
+    @pytest.mark.parametrize("combiner", ["mean", "sum"])
+    @pytest.mark.parametrize("kind", ["vocabulary", "hash"])
+    def test_an_embedding_whose_rows_are_clipped(self, tf, live, kind, combiner):
         def build():
-            inputs, values, features = self.features(
-                tf, 2, lambda columns: columns.embedding_column(self.column(columns, "vocabulary"), 3, max_norm=1.0)
-            )
+            embedding = lambda columns: columns.embedding_column(self.column(columns, kind), 3, combiner, max_norm=0.5)  # noqa: E731
+            inputs, values, features = self.features(tf, 2, embedding)
             return Net({inputs["words"]: values["words"]}, [tf.identity(dense(tf, features, 3, "scores"), name="out")])
 
-        with pytest.raises(UnsupportedOps, match=r"SparseSegmentMean: .* \(how many elements there are depends on the data"):
-            live(build).convert()
+        live(build).matches()
+
+    @pytest.mark.parametrize("kind", ["vocabulary", "buckets", "hash"])
+    @pytest.mark.parametrize("linear", [False, True])
+    @pytest.mark.parametrize("max_norm", [None, 0.5])
+    def test_an_embedding_in_parts(self, tf, live, kind, linear, max_norm):
+        def build():
+            words, columns = tf.placeholder(tf.string, [None, 2], "words"), tf.feature_column
+            with tf.variable_scope("parts", partitioner=tf.fixed_size_partitioner(3)):
+                column = self.column(columns, kind)
+                if linear:
+                    y = columns.linear_model({"words": words}, [column], units=3)
+                else:
+                    y = columns.input_layer({"words": words}, [columns.embedding_column(column, 4, max_norm=max_norm)])
+            return Net({words: WORDS}, [tf.identity(dense(tf, y, 3, "scores"), name="out")])
+
+        live(build).matches()
 
 
 def record(tf, words, numbers, kind, x):

@@ -20,6 +20,7 @@ from bnexport.graph.crosses import Part, cross, features_of
 from bnexport.graph.features import sparse_feature
 from bnexport.graph.graphdef import Graph, Node, Ref, constant_node
 from bnexport.graph.grids import Size, columns_of_grid, size_in_shape, whole_grid
+from bnexport.graph.rowwise import repeated
 
 _ELEMENTWISE = frozenset(
     {"Lookup", "StringToHashBucketFast", "StringToHashBucketStrong", "AsString", "Cast", "Add", "AddV2", "Sub", "Mul", "FloorMod", "FloorDiv",
@@ -55,6 +56,14 @@ class _Values:
     dense: Ref
     kept: Ref
     default: Ref | None = None
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A matrix whose rows are looked up; or, where `of` is given, the rows that are computed of this vector of numbers, as from a table in parts."""
+
+    rows: Ref
+    of: Ref | None = None
 
 
 def keep_dense(graph: Graph) -> None:
@@ -111,12 +120,14 @@ class _Sparse:
             return
         name, dtype = node.name, node.attrs["T"]
         zero = self._constant(f"{name}/zero", np.zeros((), dtype))
-        none = self._constant(f"{name}/none", np.zeros((), self._dtype_of_ids(ids)))
+        none = rows.default if table.of else self._constant(f"{name}/none", np.zeros((), self._dtype_of_ids(ids)))
         last, column, row = (self._constant(f"{name}/{word}", np.int32(axis)) for word, axis in (("last", -1), ("column", 1), ("row", 0)))
         kept, numbers = (self._reshaped(ref, rows, name) for ref in (ids.kept, ids.dense))
-        typed, gathered = {"T": dtype}, {"Tparams": dtype, "Taxis": "int32", "batch_dims": 0}
+        typed = {"T": dtype}
         chosen = self._add(f"{name}/ids", "SelectV2", [kept, numbers, none])
-        found = self._add(f"{name}/rows", "GatherV2", [table, chosen, row], gathered)
+        found = self._look_up(table, chosen, f"{name}/rows", name)
+        if found is None:
+            return
         there = self._add(f"{name}/there", "ExpandDims", [kept, last])
         counted = self._add(f"{name}/counted", "SelectV2", [there, found, zero], typed)
         result = self._add(f"{name}/sum", "Sum", [counted, column], {**typed, "keep_dims": False})
@@ -126,7 +137,9 @@ class _Sparse:
             least = self._add(f"{name}/least", "Maximum", [count, self._constant(f"{name}/one", np.ones((), dtype))], typed)
             divisor = least if _COMBINERS[node.op] == "mean" else self._add(f"{name}/root", "Sqrt", [least], typed)
             result = self._add(f"{name}/mean", "RealDiv", [result, divisor], typed)
-        filled = self._add(f"{name}/filled", "GatherV2", [table, rows.default, row], gathered)
+        gathered = {"Tparams": dtype, "Taxis": "int32", "batch_dims": 0}
+        operands = [found, self._constant(f"{name}/first", np.int32(0)), column] if table.of else [table.rows, rows.default, row]
+        filled = self._add(f"{name}/filled", "GatherV2", operands, gathered)
         some = self._add(f"{name}/some", "Any", [there, column], {"keep_dims": False})
         self.graph.nodes[name] = Node(name, "SelectV2", [some, result, filled], node.controls, typed)
 
@@ -329,17 +342,31 @@ class _Sparse:
         )
         return self.places(node.inputs[0]) if first else None
 
-    def _looked_up(self, node: Node) -> tuple[Ref | None, _Values | None]:
+    def _looked_up(self, node: Node) -> tuple[_Table | None, _Values | None]:
         """The table, and the elements that choose its rows: themselves, or through what is different among them."""
         data, ids = self._behind(node.inputs[0]), self._behind(node.inputs[1])
         gather, unique = self.graph.nodes[data.node], self.graph.nodes[ids.node]
         if unique.op not in ("Unique", "UniqueV2"):
-            table, chosen = data, self.values(ids)
-        elif gather.op in _GATHERS and ids.output == 1 and self._behind(gather.inputs[1]) == Ref(unique.name) and self._is_by_rows(gather):
-            table, chosen = self._behind(gather.inputs[0]), self.values(unique.inputs[0])
+            table, chosen = _Table(data), self.values(ids)
+        elif ids.output == 1 and gather.op in _GATHERS and self._behind(gather.inputs[1]) == Ref(unique.name) and self._is_by_rows(gather):
+            table, chosen = _Table(self._behind(gather.inputs[0])), self.values(unique.inputs[0])
         else:
-            return None, None
-        return (table, chosen) if len(self.graph.nodes[table.node].attrs.get("shape") or ()) == 2 else (None, None)
+            return (_Table(data, Ref(unique.name)), self.values(unique.inputs[0])) if ids.output == 1 else (None, None)
+        return (table, chosen) if len(self.graph.nodes[table.rows.node].attrs.get("shape") or ()) == 2 else (None, None)
+
+    def _look_up(self, table: _Table, ids: Ref, name: str, taker: str) -> Ref | None:
+        """The rows of a table that a matrix of numbers chooses; None where they are not known to be computed one by one."""
+        if table.of is None:
+            row = self._constant(f"{name}/row", np.int32(0))
+            dtype = self.graph.nodes[table.rows.node].attrs["dtype"]
+            return self._add(name, "GatherV2", [table.rows, ids, row], {"Tparams": dtype, "Taxis": "int32", "batch_dims": 0})
+        rest, axis = self._constant(f"{name}/rest", np.array([-1], np.int32)), self._constant(f"{name}/axis", np.int32(0))
+        vector = self._add(f"{name}/vector", "Reshape", [ids, rest], {"T": "int64"})
+        rows = repeated(self.graph, table.rows, table.of, vector, f"{name}/of", taker)
+        if rows is None:
+            return None
+        sizes = self._add(f"{name}/sizes", "Shape", [ids], {"out_type": "int32"})
+        return self._add(name, "Reshape", [rows, self._add(f"{name}/shape", "ConcatV2", [sizes, rest, axis], {"T": "int32", "N": 2})])
 
     def _is_by_rows(self, gather: Node) -> bool:
         axis = self._constant_value(gather.inputs[2]) if len(gather.inputs) > 2 else np.zeros(())
