@@ -310,7 +310,7 @@ class Session:
         graph = self._tf.Graph()
         fills = _that_fill_tables(self._meta)
         assert location.graph is not None
-        assets = {name: str(location.graph.parent / "assets" / file) for name, file in asset_files(self._meta).items()}
+        assets = {name: str(file) for name, file in asset_files(self._meta, location.graph).items()}
         for key in [key for key in self._meta.collection_def if key not in _COLLECTIONS]:
             del self._meta.collection_def[key]  # summaries, queues and training operations, some of which are not in the graph that was saved
         with graph.as_default():

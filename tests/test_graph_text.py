@@ -226,15 +226,26 @@ class TestFiles:
         with pytest.raises(UnsupportedOps, match=rf"LookupTableFindV2: .*{message}; name the first numeric tensors after it with --input"):
             convert(tmp_path / "export", tmp_path / "out.npz")
 
-    def test_a_file_beside_no_saved_model(self, tf, live, tmp_path):
+    @pytest.mark.parametrize("where", ["", "assets"])
+    def test_a_file_beside_a_checkpoint(self, tf, live, tmp_path, where):
+        """It has the name that it had where the graph was made, and is moved with the checkpoint."""
+
         def build():
-            inputs, feeds, scores = self.table(tf, b"red\n", tmp_path / "where")
+            inputs, feeds, scores = self.table(tf, "red\ngrün\ntwo words\n".encode(), tmp_path / "where")
             return Net({inputs["words"]: feeds["words"]}, [scores])
 
+        saved = live(build)
+        file = tmp_path / "where" / "words.txt"
         with pytest.raises(
-            UnsupportedOps, match=r"is filled from the file .*words\.txt, which only a SavedModel carries with it; name the first numeric"
+            UnsupportedOps,
+            match=r"is filled from the file .*where/words\.txt, which does not lie beside model-1\.ckpt\.meta: put it there; name the first",
         ):
-            live(build).convert()
+            saved.convert()
+        (tmp_path / where).mkdir(exist_ok=True)
+        file.rename(tmp_path / where / "words.txt")
+        program = saved.matches()
+        assert program.conversion["source"] == ["model-1.ckpt", "model-1.ckpt.meta", "words.txt"]
+        assert verify(saved.prefix, tmp_path / "out.npz").tensorflow is not None
 
 
 class TestColumns:
