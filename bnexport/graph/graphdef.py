@@ -140,6 +140,8 @@ def read_node(message: Any) -> Node:
     attributes = Attributes(message.attr, message.name)
     if message.op in _RESOURCE_LOOKUPS:
         return Node(message.name, _RESOURCE_LOOKUPS[message.op], inputs, controls, {**attributes, "Tparams": attributes["dtype"]})
+    if message.op == "SparseMatMul" and {attributes.get(key, "float32") for key in ("Ta", "Tb")} == {"float32"}:  # of matrices that hold many zeros
+        return Node(message.name, "MatMul", inputs, controls, {**attributes, "T": "float32"})
     return Node(message.name, message.op, inputs, controls, attributes)
 
 

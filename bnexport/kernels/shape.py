@@ -9,6 +9,7 @@ import numpy as np
 from bnexport.errors import GraphError, InputError
 from bnexport.kernels.rules import (
     axis_of,
+    by_running,
     elementwise,
     integers,
     known,
@@ -113,6 +114,18 @@ def broadcast_to(attrs: Attrs, x: NDArray, target: NDArray) -> NDArray:
 def reverse(attrs: Attrs, x: NDArray, axes: NDArray) -> NDArray:
     """The order of the elements turned round along some axes."""
     return np.flip(x, tuple(integers(axes)))
+
+
+@view_op("Reverse")
+def reverse_marked(attrs: Attrs, x: NDArray, marked: NDArray) -> NDArray:
+    """ReverseV2 as it was until TensorFlow 1.0: with a truth value for each axis."""
+    return np.flip(x, tuple(np.flatnonzero(marked)))
+
+
+@op("ConjugateTranspose", infer=by_running(lambda attrs, x, permutation: x.transpose(integers(permutation))))
+def conjugate_transpose(attrs: Attrs, x: NDArray, permutation: NDArray) -> NDArray:
+    """The complex conjugates, their dimensions in another order."""
+    return np.array(x.transpose(integers(permutation)).conj())
 
 
 @op("ZerosLike", infer=same_as_first)
