@@ -117,7 +117,8 @@ class _Constants:
         self._nodes = {node.name: node for node in _meta_graph(tf, location).graph_def.node}
 
     def get_tensor(self, name: str) -> NDArray:
-        return np.asarray(self._tf.make_ndarray(self._nodes[name].attr["value"].tensor))
+        array = np.asarray(self._tf.make_ndarray(self._nodes[name].attr["value"].tensor))
+        return array if array.dtype.names is None else array[array.dtype.names[0]]  # quantised numbers are called so
 
 
 def _same_bits(ours: NDArray, theirs: Any) -> bool:

@@ -34,6 +34,7 @@ _KERNEL_NAMES = frozenset(
     {"kernel", "weights", "weight", "w", "filter", "filters", "depthwise_weights", "depthwise_kernel", "pointwise_weights", "pointwise_kernel"}
 )
 _FROZEN = "/ReadVariableOp/resource"  # convert_variables_to_constants_v2 calls a variable after the operation that read it
+_QUANTISED = "_quantized_const"  # the Graph Transform Tool calls weights so that it stores as bytes
 _PRODUCTS = frozenset({"MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3"})
 _LINEAR_OPS = {
     **dict.fromkeys(_PRODUCTS, "Dense"),
@@ -252,8 +253,9 @@ class _Lowering:
         reader = variables[0].removesuffix(_FROZEN)
         if reader != variables[0]:
             return reader.rpartition("/")[0] or reader
-        scope, slash, last = variables[0].rpartition("/")
-        return scope if slash and last.lower() in _KERNEL_NAMES else variables[0]
+        name = variables[0].removesuffix(_QUANTISED)
+        scope, slash, last = name.rpartition("/")
+        return scope if slash and last.lower() in _KERNEL_NAMES else name
 
     def _array(self, ref: Ref, consumer: Node) -> Array:
         """A constant operand, read or computed when it is written."""
