@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from live_graph import Net, dense, rows
 
+from bnexport.errors import UnsupportedOps
+
 pytestmark = pytest.mark.tensorflow
 STEPS, INPUTS, UNITS = 6, 4, 5
 SERIES, LENGTHS = rows(4, STEPS, INPUTS), np.array([6, 1, 3, 2], np.int32)
@@ -124,3 +126,22 @@ def test_sequences_of_several_lengths_in_both_directions(tf, live, steps):
         return Net({x: SERIES, lengths: LENGTHS}, [y])
 
     live(build).matches()
+
+
+def test_a_layer_of_cudnn_is_refused_with_what_to_do(tf, live):
+    def build(computed):
+        x, _ = series(tf)
+        by_steps = tf.transpose(x, [1, 0, 2])
+        weights, zeros = variable(tf, "cudnn_lstm/opaque_kernel", 240), tf.zeros(tf.stack([1, tf.shape(x)[0], UNITS]))
+        if computed:
+            h = tf.raw_ops.CudnnRNN(input=by_steps, input_h=zeros, input_c=zeros, params=weights, rnn_mode="lstm", is_training=False)[0]
+        else:
+            h = tf.zeros([STEPS, 4, UNITS])
+        return Net({x: SERIES}, [dense(tf, tf.reshape(h[-1], [-1, UNITS]), 3, "out")])
+
+    saved = live(lambda: build(computed=False))  # TensorFlow itself has no kernel without a graphics card
+    with live.graph():
+        build(computed=True)
+        tf.train.export_meta_graph(f"{saved.prefix}.meta", saver_def=tf.train.Saver().as_saver_def())
+    with pytest.raises(UnsupportedOps, match=r"CudnnRNN: CudnnRNN \(a layer for graphics cards.* CudnnCompatibleLSTMCell .* with --graph\)"):
+        saved.convert()

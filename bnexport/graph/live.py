@@ -22,7 +22,7 @@ _KEPT_BYTES = 1 << 20  # constants up to this size are kept once evaluated; larg
 STEPS = frozenset(
     {"Floor", "Ceil", "Round", "Rint", "Sign", "Cast", "Equal", "NotEqual", "Greater", "GreaterEqual", "Less", "LessEqual", "FloorDiv", "FloorMod",
      "Mod", "TruncateDiv", "TruncateMod", "ArgMax", "ArgMin", "TopK", "TopKV2", "Range", "IsInf", "IsNan", "IsFinite", "FakeQuantWithMinMaxArgs",
-     "FakeQuantWithMinMaxVars", "FakeQuantWithMinMaxVarsPerChannel", "Bucketize"}
+     "FakeQuantWithMinMaxVars", "FakeQuantWithMinMaxVarsPerChannel", "Bucketize", "InTopK", "InTopKV2", "LowerBound", "UpperBound"}
 )  # fmt: skip
 """Operators that jump: where float32 says 0.7 * 10 is 7 and float64 that it is a little less, they give something else altogether."""
 

@@ -105,6 +105,11 @@ def _advice(op: str, why: str) -> str:
         return " (the value is written to a variable while it is computed: name the tensor before it with --output)"
     if op in ("PyFunc", "EagerPyFunc", "PyFuncStateless"):
         return " (Python code that is not part of the checkpoint: name the tensors after it with --input)"
+    if op.startswith("CudnnRNN"):
+        return (
+            " (a layer for graphics cards, its weights in an order of cuDNN's own; the checkpoint has them by the names of cells that TensorFlow "
+            "computes anywhere: build the same network of CudnnCompatibleLSTMCell or CudnnCompatibleGRUCell, and give its graph with --graph)"
+        )
     if op.startswith(_OF_ANY_LENGTH):
         return " (how many elements there are depends on the data: name a tensor after it with --input, and compute that yourself)"
     if why and op in ops.LOOKUPS:
