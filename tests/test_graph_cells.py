@@ -128,6 +128,26 @@ def test_sequences_of_several_lengths_in_both_directions(tf, live, steps):
     live(build).matches()
 
 
+@pytest.mark.parametrize("fed", [True, False])
+def test_states_of_a_layer_before_the_last_are_left_lying(tf, live, fed):
+    """Between the layers there is a dropout, whose rate is fed or 0 by default: it makes no training network of the whole."""
+
+    def build():
+        x, lengths = series(tf)
+        rate = tf.placeholder(tf.float32, [], name="rate") if fed else tf.placeholder_with_default(0.0, [], name="rate")
+        h, _ = fused(tf, tf.transpose(x, [1, 0, 2])[:, :, :INPUTS], lengths)
+        h = tf.nn.dropout(h, rate=rate)[:, :, :INPUTS]
+        with tf.variable_scope("second"):
+            _, (_, h) = fused(tf, h, lengths)
+        y = dense(tf, h, 3, "out")
+        labels = tf.placeholder(tf.int32, [None], name="labels")
+        loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=y))
+        tf.train.AdamOptimizer().minimize(loss)
+        return Net({x: SERIES, lengths: LENGTHS}, [y], {rate: 0.0})
+
+    live(build).matches()
+
+
 def test_a_layer_of_cudnn_is_refused_with_what_to_do(tf, live):
     def build(computed):
         x, _ = series(tf)
