@@ -20,7 +20,7 @@ _BROADCAST = frozenset(
     {"Cast", "Bucketize", "Select", "SelectV2", "Equal", "NotEqual", "Less", "LessEqual", "Greater", "GreaterEqual", "LogicalAnd", "LogicalOr",
      "LogicalNot"}
 )  # fmt: skip
-_ELEMENTS_ALONE = frozenset({"Lookup", "StringToHashBucketFast", "AsString"})
+_ELEMENTS_ALONE = frozenset({"Lookup", "StringToHashBucket", "StringToHashBucketFast", "StringToHashBucketStrong", "AsString"})
 """What is done to each element of the first operand by itself."""
 _OVER_LAST = frozenset({"Softmax", "LogSoftmax"})
 _REDUCTIONS = frozenset({"Mean", "Sum", "Max", "Min", "All", "Any"})

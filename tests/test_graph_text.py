@@ -248,6 +248,20 @@ class TestFiles:
         assert verify(saved.prefix, tmp_path / "out.npz").tensorflow is not None
 
 
+@pytest.mark.parametrize("kind", ["first", "fast", "strong"])
+def test_buckets(tf, live, kind):
+    def build():
+        words = tf.placeholder(tf.string, [None, 2], "words")
+        hashed = {
+            "first": lambda: tf.string_to_hash_bucket(words, 9),
+            "fast": lambda: tf.strings.to_hash_bucket_fast(words, 9),
+            "strong": lambda: tf.strings.to_hash_bucket_strong(words, 9, key=[5, 2**50]),
+        }[kind]()
+        return Net({words: WORDS}, [embedded(tf, hashed, 9)])
+
+    live(build).matches()
+
+
 class TestColumns:
     """Feature columns of text, which make it sparse, without what is missing, and dense again."""
 
@@ -497,9 +511,8 @@ class TestKeras:
     def test_hashing(self, keras, tmp_path):
         self.gives_the_same(keras, tmp_path, [keras.layers.Hashing(5), keras.layers.Embedding(5, 2)], width=2)
 
-    def test_hashing_with_salt_is_refused_by_name(self, keras, tmp_path):
-        with pytest.raises(BnexportError, match=r"StringToHashBucketStrong: .* \(text or files"):
-            self.gives_the_same(keras, tmp_path, [keras.layers.Hashing(5, salt=[3, 4]), keras.layers.Embedding(5, 2)])
+    def test_hashing_with_salt(self, keras, tmp_path):
+        self.gives_the_same(keras, tmp_path, [keras.layers.Hashing(5, salt=[3, 4]), keras.layers.Embedding(5, 2)], width=2)
 
     def test_words_for_numbers_are_no_network(self, keras, tmp_path):
         numbers = keras.layers.Input((1,), dtype="int64", name="numbers")

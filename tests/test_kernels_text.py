@@ -39,14 +39,17 @@ def test_a_table_whose_values_are_too_few():
         OPS["Lookup"].infer({}, shapes)
 
 
-@compares("StringToHashBucketFast")
+@compares("StringToHashBucket", "StringToHashBucketFast", "StringToHashBucketStrong")
 @pytest.mark.parametrize("count", [1, 7, 1000, 2**63 - 1])
 def test_buckets_of_texts_of_every_length(count):
-    """The fingerprint has another formula for lengths up to 3, 7, 16, 32 and 64, and above takes 64 bytes at a time."""
+    """The fingerprint has another formula for lengths up to 3, 7, 16, 32 and 64, and above takes 64 bytes at a time; the others take 8."""
     rng = np.random.default_rng(count % 1000)
     texts = np.empty(300, object)
     texts[:] = [rng.bytes(size) for size in range(300)]
-    check("StringToHashBucketFast", {"num_buckets": count}, texts.reshape(30, 10))
+    for name in ("StringToHashBucket", "StringToHashBucketFast"):
+        check(name, {"num_buckets": count}, texts.reshape(30, 10))
+    for key in ([7, 2**62 + 9], [-1, 0]):
+        check("StringToHashBucketStrong", {"num_buckets": count, "key": key}, texts)
 
 
 def crossed_in_tensorflow(attrs, features):

@@ -23,8 +23,9 @@ from bnexport.graph.grids import Size, columns_of_grid, size_in_shape, whole_gri
 from bnexport.graph.rowwise import repeated
 
 _ELEMENTWISE = frozenset(
-    {"Lookup", "StringToHashBucketFast", "StringToHashBucketStrong", "AsString", "Cast", "Add", "AddV2", "Sub", "Mul", "FloorMod", "FloorDiv",
-     "LogicalAnd", "LogicalOr", "LogicalNot", "Select", "SelectV2", "ZerosLike", "OnesLike", "Maximum", "Minimum", "Bucketize"}
+    {"Lookup", "StringToHashBucket", "StringToHashBucketFast", "StringToHashBucketStrong", "AsString", "Cast", "Add", "AddV2", "Sub", "Mul",
+     "FloorMod", "FloorDiv", "LogicalAnd", "LogicalOr", "LogicalNot", "Select", "SelectV2", "ZerosLike", "OnesLike", "Maximum", "Minimum",
+     "Bucketize"}
 )  # fmt: skip
 _COMPARISONS = frozenset({"NotEqual", "Equal", "Less", "LessEqual", "Greater", "GreaterEqual"})
 _MISSING: dict[str, Any] = {"object": b"", "int64": -1}
