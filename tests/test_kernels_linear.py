@@ -107,8 +107,25 @@ def test_later_versions_with_their_defaults():
         check("MatrixDiag" + version, {}, normal(2, (2, 3)), zero, minus_one, minus_one, padding)
         check("MatrixDiagPart" + version, {}, normal(2, (2, 3, 5)), zero, padding)
         check("MatrixSetDiag" + version, {}, normal(1, (2, 3, 5)), normal(2, (2, 3)), zero)
-    with pytest.raises(GraphError, match="only the main one"):
-        evaluate(OPS["MatrixDiagPartV3"], {}, [normal(2, (2, 3, 5)), np.int32(1), padding])
+
+
+@compares("MatrixDiagV2", "MatrixDiagV3", "MatrixDiagPartV2", "MatrixDiagPartV3", "MatrixSetDiagV2", "MatrixSetDiagV3")
+@pytest.mark.parametrize("align", [None, "LEFT_RIGHT", "RIGHT_LEFT", "LEFT_LEFT", "RIGHT_RIGHT"])
+@pytest.mark.parametrize("band", [[1], [-1], [0, 1], [-1, 1], [-2, 0], [-2, 2], [1, 2], [-2, -1]])
+def test_bands_of_matrices(align, band):
+    """Diagonals of several lengths lie in rows of one length, at its left or right end."""
+    which, padding = np.array(band if len(band) > 1 else band[0], np.int32), np.float32(7)
+    for version, attrs in (("V2", {}), ("V3", {"align": align} if align else {})):
+        for shape in ((2, 3, 5), (4, 3), (3, 3)):
+            (held,) = check("MatrixDiagPart" + version, attrs, normal(2, shape), which, padding)
+            check("MatrixSetDiag" + version, attrs, normal(1, shape), held, which, unknown=(0, 1))
+            for rows, columns in ((-1, -1), (shape[-2], shape[-1])):
+                check("MatrixDiag" + version, attrs, held, which, np.int32(rows), np.int32(columns), padding)
+
+
+def test_diagonals_that_a_matrix_does_not_have():
+    with pytest.raises(GraphError, match="a matrix of 3 rows and 5 columns has no diagonals from 5 to 5"):
+        evaluate(OPS["MatrixDiagPartV3"], {}, [normal(2, (2, 3, 5)), np.int32(5), np.float32(0)])
 
 
 @compares("LogMatrixDeterminant", "MatrixSolve", "MatrixTriangularSolve", "DiagPart")
