@@ -117,7 +117,8 @@ class _Constants:
         self._nodes = {node.name: node for node in _meta_graph(tf, location).graph_def.node}
 
     def get_tensor(self, name: str) -> NDArray:
-        return np.asarray(self._tf.make_ndarray(self._nodes[name].attr["value"].tensor))
+        array = np.asarray(self._tf.make_ndarray(self._nodes[name].attr["value"].tensor))
+        return array if array.dtype.names is None else array[array.dtype.names[0]]  # quantised numbers are called so
 
 
 def _same_bits(ours: NDArray, theirs: Any) -> bool:
@@ -310,7 +311,7 @@ class Session:
         graph = self._tf.Graph()
         fills = _that_fill_tables(self._meta)
         assert location.graph is not None
-        assets = {name: str(location.graph.parent / "assets" / file) for name, file in asset_files(self._meta).items()}
+        assets = {name: str(file) for name, file in asset_files(self._meta, location.graph).items()}
         for key in [key for key in self._meta.collection_def if key not in _COLLECTIONS]:
             del self._meta.collection_def[key]  # summaries, queues and training operations, some of which are not in the graph that was saved
         with graph.as_default():

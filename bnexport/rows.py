@@ -106,7 +106,7 @@ _ELEMENTWISE = (elementwise, predicate, same_as_all)
 _OVER_LAST = frozenset({"Softmax", "LogSoftmax"})
 
 
-@_rule("BiasAdd", "BiasAddV1", "Cast", "Bucketize", "Select", "SelectV2", "Equal", "NotEqual", "ClipByValue", "OnesLike", "ZerosLike")
+@_rule("BiasAdd", "BiasAddV1", "Cast", "Bucketize", "Select", "SelectV2", "Equal", "NotEqual", "ClipByValue", "OnesLike", "ZerosLike", "HashedCross")
 def _broadcast(layer: Layer, operands: Sequence[_Tensor], _: int | None) -> _Tensor | None:
     """Elementwise: the first dimension of every operand that has rows has to be that of the result."""
     aligned = operands[1:] if layer.op == "Select" and operands[0].rank == 1 else operands  # (whose condition may choose whole rows)
@@ -117,7 +117,8 @@ def _broadcast(layer: Layer, operands: Sequence[_Tensor], _: int | None) -> _Ten
     return _Tensor(rank, each)
 
 
-@_rule("Lookup", "StringToHashBucketFast", "AsString", "FakeQuantWithMinMaxArgs", "FakeQuantWithMinMaxVars")
+@_rule("Lookup", "StringToHashBucket", "StringToHashBucketFast", "StringToHashBucketStrong", "AsString")
+@_rule("FakeQuantWithMinMaxArgs", "FakeQuantWithMinMaxVars")
 def _each_element(_: Layer, operands: Sequence[_Tensor], __: int | None) -> _Tensor | None:
     """What is done to each element of the first operand by itself."""
     return operands[0] if _only_first(operands) else None
@@ -126,10 +127,9 @@ def _each_element(_: Layer, operands: Sequence[_Tensor], __: int | None) -> _Ten
 # ---- over all dimensions but the first
 
 
-@_rule(
-    "Softmax", "LogSoftmax", "TopK", "TopKV2", "DenseBincount", "RGBToHSV", "HSVToRGB", "MaxPool", "MaxPoolV2", "MaxPool3D", "AvgPool", "AvgPool3D"
-)
-@_rule("LRN", "ResizeBilinear", "ResizeNearestNeighbor", "ResizeBicubic", "ResizeArea", "DepthToSpace", "SpaceToDepth", "ExtractImagePatches")
+@_rule("Softmax", "LogSoftmax", "TopK", "TopKV2", "DenseBincount", "RGBToHSV", "HSVToRGB")
+@_rule("MaxPool", "MaxPoolV2", "MaxPool3D", "AvgPool", "AvgPool3D", "LRN", "DepthToSpace", "SpaceToDepth", "ExtractImagePatches")
+@_rule("ResizeBilinear", "ResizeNearestNeighbor", "ResizeBicubic", "ResizeArea")
 @_rule("DynamicConv2D", "DynamicConv3D", "Dilation2D", "FakeQuantWithMinMaxVarsPerChannel", *LINEAR)
 def _each_row(_: Layer, operands: Sequence[_Tensor], __: int | None) -> _Tensor | None:
     """What is done to each row of the first operand by itself, if it has rows at all and not only one number for each."""
@@ -140,6 +140,14 @@ def _each_row(_: Layer, operands: Sequence[_Tensor], __: int | None) -> _Tensor 
 @_rule("ScaleShift")
 def _scale_shift(_: Layer, operands: Sequence[_Tensor], __: int | None) -> _Tensor | None:
     return operands[0]
+
+
+@_rule("LSTMBlockCell", "GRUBlockCell")
+def _cell(layer: Layer, operands: Sequence[_Tensor], _: int | None) -> _Tensor | None:
+    """One step of a recurrent network: input and states have a row for each of the batch's, weights have none."""
+    states = 3 if layer.op == "LSTMBlockCell" else 2
+    each = _each(operands[:states])
+    return _Tensor(2, each) if each is not None and not any(o.batched for o in operands[states:]) else None
 
 
 @_rule("BatchMatMul", "BatchMatMulV2", "BatchMatMulV3")

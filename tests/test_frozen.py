@@ -14,6 +14,7 @@ from bnexport.cli import main
 from bnexport.conversion import convert, to_program
 from bnexport.errors import AmbiguousNetwork, CheckpointError, CheckpointNotFound, CorruptCheckpoint, GraphError
 from bnexport.inspection import examine
+from bnexport.reference import compare_variables
 from bnexport.runner import load
 
 PLAIN = DATA / "frozen" / "model.pb"
@@ -256,3 +257,46 @@ def test_a_number_that_is_damaged_is_named(tmp_path, damage):
     file.write_bytes(graph.SerializeToString())
     with pytest.raises(GraphError, match=f"the node '{epsilon.name}': a constant"):
         to_program(file)
+
+
+def stored_as_bytes(tf, graph, least):
+    """A graph as quantize_weights of the Graph Transform Tool leaves it: large weights as bytes, and the range that they stand for."""
+    out = tf.GraphDef(versions=graph.versions)
+    for node in graph.node:
+        weight = tf.make_ndarray(node.attr["value"].tensor) if node.op == "Const" and node.attr["dtype"].type == tf.float32.as_datatype_enum else None
+        if weight is None or weight.size < least or not weight.ndim:
+            out.node.add().CopyFrom(node)
+            continue
+        low, high = min(weight.min(), 0), max(weight.max(), 0)
+        levels = np.clip(np.rint((weight - low) / ((high - low) or 1) * 255), 0, 255).astype(np.uint8)
+        stored = out.node.add(name=f"{node.name}_quantized_const", op="Const")
+        stored.attr["dtype"].type = tensor_type = tf.quint8.as_datatype_enum
+        stored.attr["value"].tensor.dtype, stored.attr["value"].tensor.tensor_content = tensor_type, levels.tobytes()
+        stored.attr["value"].tensor.tensor_shape.CopyFrom(node.attr["value"].tensor.tensor_shape)
+        for word, value in (("min", low), ("max", high)):
+            bound = out.node.add(name=f"{node.name}_quantized_{word}", op="Const")
+            bound.attr["dtype"].type = tf.float32.as_datatype_enum
+            bound.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(np.float32(value)))
+        inputs = [f"{node.name}_quantized_{word}" for word in ("const", "min", "max")]
+        read = out.node.add(name=node.name, op="Dequantize", input=inputs)
+        read.attr["T"].type, read.attr["mode"].s = tensor_type, b"MIN_FIRST"
+    return out
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("least", [1, 100])
+def test_weights_that_were_stored_as_bytes(tf, tmp_path, least):
+    file = frozen(tf, "conv_fused", tmp_path, lambda graph: stored_as_bytes(tf, graph, least))
+    names = [layer.name for layer in to_program(path("conv_fused")).layers]
+    assert [layer.name for layer in convert(file, tmp_path / "out.npz").layers] == names
+    model = load(tmp_path / "out.npz")
+    given = feeds("conv_fused", model)
+    with tf.Graph().as_default(), tf.Session() as session:
+        tf.import_graph_def(tf.GraphDef.FromString(file.read_bytes()), name="")
+        fed = {f"{port.name}:0": given[port.name] if isinstance(given, dict) else given for port in model.inputs}
+        fed["training:0"] = False
+        expected = {name: session.run(f"{name}:0", fed) for name in FACTS["conv_fused"]["outputs"]}
+    for name, value in outputs(model, given).items():
+        assert np.abs(value - expected[name]).max() <= 1e-5 * max(1, np.abs(expected[name]).max())
+    with open_checkpoint(file) as checkpoint:
+        assert compare_variables(checkpoint).different == []

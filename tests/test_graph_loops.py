@@ -242,6 +242,13 @@ def test_a_bundle_holds_shared_weights_once(tf, live):
     assert kernels == ["rnn/basic_lstm_cell/kernel", "out/kernel"]
 
 
+def test_a_bundle_holds_a_table_once_that_every_step_looks_words_up_in(tf, live):
+    saved = live(lambda: a_decoder_that_may_stop_early(tf))
+    saved.matches()
+    with np.load(saved.prefix.with_name("out.npz")) as arrays:
+        assert [arrays[name].shape for name in arrays.files[:-1]] == [(7, 4), (8, 4), (4, 7)]
+
+
 @pytest.mark.parametrize("v2", [False, True], ids=["frames", "functions"])
 def test_an_open_number_of_steps_can_be_given(tf, live, v2):
     def build():

@@ -51,6 +51,13 @@ def dropped_connections(tf):
 
 
 @network
+def matrices_that_hold_many_zeros(tf):
+    x, w, v = vectors(tf), tf.get_variable("w", [6, 4]), tf.get_variable("v", [3, 4])
+    h = tf.nn.relu(tf.matmul(tf.layers.batch_normalization(x), w, b_is_sparse=True) + tf.get_variable("b", [4]))
+    return Net({x: X}, [tf.matmul(h, v, transpose_b=True, a_is_sparse=True, name="y")])
+
+
+@network
 def dropped_channels(tf):
     keep, x = tf.placeholder(tf.float32, [], name="keep"), images(tf)
     h = conv(tf, x, 4)

@@ -9,6 +9,8 @@ from live_graph import Net
 from bnexport.checkpoint import open_checkpoint
 from bnexport.conversion import convert
 from bnexport.errors import AmbiguousNetwork, CheckpointError, CheckpointNotFound, GraphError, UnsupportedOps
+from bnexport.graph.outputs import ARGUMENTS, output_number
+from bnexport.kernels import OPS
 from bnexport.options import Options
 from bnexport.runner import load
 from bnexport.verification import verify
@@ -417,3 +419,41 @@ def strip_shapes(tf, export):
         for node in graph.graph_def.node:
             node.attr.pop("_output_shapes", None)
     path.write_bytes(model.SerializeToString())
+
+
+class TestOutputsOfFunctions:
+    """A function calls an output by the name of its argument: of operators with several the name has to be known."""
+
+    def test_the_names_are_those_of_TensorFlow(self, tf):
+        from tensorflow.python.framework import op_def_registry
+
+        for name in sorted({*OPS, *ARGUMENTS}):
+            definition = op_def_registry.get(name)
+            if definition is None:  # one of our own
+                continue
+            lists = [(argument.name, argument.number_attr or argument.type_list_attr) for argument in definition.output_arg]
+            spelled = " ".join(f"{name}*{length}" if length else name for name, length in lists)
+            assert ARGUMENTS.get(name) == (spelled if len(lists) > 1 else None), name
+
+    def test_behind_lists_of_outputs(self):
+        attrs = {"num_sparse": 2, "sparse_types": ["int64", "object"], "Tdense": ["float32"] * 3}
+        assert [output_number("ParseExampleV2", attrs, *name) for name in (("sparse_shapes", 1), ("dense_values", 2))] == [5, 8]
+        assert [output_number(op, {}, *name) for op, name in (("TopKV2", ("indices", 0)), ("Unpack", ("output", 3)))] == [1, 3]
+
+    @pytest.mark.parametrize("operator", ["determinant", "unpooling", "boxes"])
+    def test_in_a_branch(self, tf, live, operator):
+        def results(x):
+            if operator == "determinant":
+                return tf.linalg.slogdet(tf.reshape(x, [-1, 2, 2]))[1]
+            if operator == "unpooling":
+                window = [1, 2, 2, 1]
+                return tf.cast(tf.nn.max_pool_with_argmax(tf.reshape(x, [-1, 2, 2, 1]), window, window, "VALID")[1], tf.float32)[:, 0, 0, 0]
+            return tf.cast(tf.image.combined_non_max_suppression(x[:, None, None, :], x[:, None, :1], 1, 1)[3], tf.float32)
+
+        def build():
+            x, training = tf.placeholder(tf.float32, [None, 4], name="x"), tf.placeholder(tf.bool, [], name="is_training")
+            h = dense(tf, x, 4, "h")
+            chosen = tf.cond(training, lambda: tf.nn.dropout(results(h), rate=0.5), lambda: results(h))
+            return Net({x: X}, [tf.expand_dims(chosen, 1) * tf.get_variable("out", [3])], {training: False})
+
+        live(build, cond_v2=True).matches()

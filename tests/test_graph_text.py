@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from live_graph import Net, dense, spread
+from live_graph import Net, dense, rows, spread
 
 from bnexport.cli import main
 from bnexport.conversion import convert
@@ -226,15 +226,40 @@ class TestFiles:
         with pytest.raises(UnsupportedOps, match=rf"LookupTableFindV2: .*{message}; name the first numeric tensors after it with --input"):
             convert(tmp_path / "export", tmp_path / "out.npz")
 
-    def test_a_file_beside_no_saved_model(self, tf, live, tmp_path):
+    @pytest.mark.parametrize("where", ["", "assets"])
+    def test_a_file_beside_a_checkpoint(self, tf, live, tmp_path, where):
+        """It has the name that it had where the graph was made, and is moved with the checkpoint."""
+
         def build():
-            inputs, feeds, scores = self.table(tf, b"red\n", tmp_path / "where")
+            inputs, feeds, scores = self.table(tf, "red\ngrün\ntwo words\n".encode(), tmp_path / "where")
             return Net({inputs["words"]: feeds["words"]}, [scores])
 
+        saved = live(build)
+        file = tmp_path / "where" / "words.txt"
         with pytest.raises(
-            UnsupportedOps, match=r"is filled from the file .*words\.txt, which only a SavedModel carries with it; name the first numeric"
+            UnsupportedOps,
+            match=r"is filled from the file .*where/words\.txt, which does not lie beside model-1\.ckpt\.meta: put it there; name the first",
         ):
-            live(build).convert()
+            saved.convert()
+        (tmp_path / where).mkdir(exist_ok=True)
+        file.rename(tmp_path / where / "words.txt")
+        program = saved.matches()
+        assert program.conversion["source"] == ["model-1.ckpt", "model-1.ckpt.meta", "words.txt"]
+        assert verify(saved.prefix, tmp_path / "out.npz").tensorflow is not None
+
+
+@pytest.mark.parametrize("kind", ["first", "fast", "strong"])
+def test_buckets(tf, live, kind):
+    def build():
+        words = tf.placeholder(tf.string, [None, 2], "words")
+        hashed = {
+            "first": lambda: tf.string_to_hash_bucket(words, 9),
+            "fast": lambda: tf.strings.to_hash_bucket_fast(words, 9),
+            "strong": lambda: tf.strings.to_hash_bucket_strong(words, 9, key=[5, 2**50]),
+        }[kind]()
+        return Net({words: WORDS}, [embedded(tf, hashed, 9)])
+
+    live(build).matches()
 
 
 class TestColumns:
@@ -333,15 +358,62 @@ class TestColumns:
 
         live(build).matches()
 
-    def test_an_embedding_whose_rows_are_clipped_is_refused(self, tf, live):
-        def build():
-            inputs, values, features = self.features(
-                tf, 2, lambda columns: columns.embedding_column(self.column(columns, "vocabulary"), 3, max_norm=1.0)
+    def crossed(self, tf, linear, width, *keys, **options):
+        """Features crossed with each other: texts and numbers as they are, looked up or hashed, buckets of numbers."""
+        columns = tf.feature_column
+        dtypes = {"words": (tf.string, width), "kinds": (tf.string, 1), "numbers": (tf.int64, width), "x": (tf.float32, 2)}
+        numbers = np.array([[0, 3], [-1, 2], [1, -1], [-1, -1], [2, 2], [3, 0]])
+        values = {"words": WORDS[:, :width], "kinds": WORDS[:, 1:], "numbers": numbers[:, :width], "x": rows(6, 2)}
+        made = {"vocabulary": self.column(columns, "vocabulary")}
+        made["identity"] = columns.categorical_column_with_identity("numbers", 4)
+        made["buckets"] = columns.bucketized_column(columns.numeric_column("x", shape=(2,)), [-1.0, 0.0, 1.0])
+        crossed = columns.crossed_column([made.get(key, key) for key in keys], 11, **options)
+        inputs = {name: tf.placeholder(dtype, [None, size], name) for name, (dtype, size) in dtypes.items()}
+        if linear:
+            y = columns.linear_model(inputs, [crossed], units=3)
+        else:
+            y = dense(
+                tf, columns.input_layer(inputs, [columns.indicator_column(crossed), columns.embedding_column(crossed, 3, "sqrtn")]), 3, "scores"
             )
+        read = {"vocabulary": "words", "identity": "numbers", "buckets": "x"}
+        return Net({inputs[name]: values[name] for name in (read.get(key, key) for key in keys)}, [tf.identity(y, name="out")])
+
+    @pytest.mark.parametrize("linear", [False, True])
+    @pytest.mark.parametrize("width", [1, 2])
+    @pytest.mark.parametrize(
+        "keys", [("words", "kinds"), ("vocabulary", "kinds"), ("identity", "vocabulary"), ("buckets", "vocabulary", "kinds"), ("numbers", "words")]
+    )
+    def test_crossed_columns(self, tf, live, linear, width, keys):
+        live(lambda: self.crossed(tf, linear, width, *keys)).matches()
+
+    def test_crossed_columns_with_a_key(self, tf, live):
+        live(lambda: self.crossed(tf, True, 2, "words", "kinds", hash_key=2**40 + 7)).matches()
+
+    @pytest.mark.parametrize("combiner", ["mean", "sum"])
+    @pytest.mark.parametrize("kind", ["vocabulary", "hash"])
+    def test_an_embedding_whose_rows_are_clipped(self, tf, live, kind, combiner):
+        def build():
+            embedding = lambda columns: columns.embedding_column(self.column(columns, kind), 3, combiner, max_norm=0.5)  # noqa: E731
+            inputs, values, features = self.features(tf, 2, embedding)
             return Net({inputs["words"]: values["words"]}, [tf.identity(dense(tf, features, 3, "scores"), name="out")])
 
-        with pytest.raises(UnsupportedOps, match=r"SparseSegmentMean: .* \(how many elements there are depends on the data"):
-            live(build).convert()
+        live(build).matches()
+
+    @pytest.mark.parametrize("kind", ["vocabulary", "buckets", "hash"])
+    @pytest.mark.parametrize("linear", [False, True])
+    @pytest.mark.parametrize("max_norm", [None, 0.5])
+    def test_an_embedding_in_parts(self, tf, live, kind, linear, max_norm):
+        def build():
+            words, columns = tf.placeholder(tf.string, [None, 2], "words"), tf.feature_column
+            with tf.variable_scope("parts", partitioner=tf.fixed_size_partitioner(3)):
+                column = self.column(columns, kind)
+                if linear:
+                    y = columns.linear_model({"words": words}, [column], units=3)
+                else:
+                    y = columns.input_layer({"words": words}, [columns.embedding_column(column, 4, max_norm=max_norm)])
+            return Net({words: WORDS}, [tf.identity(dense(tf, y, 3, "scores"), name="out")])
+
+        live(build).matches()
 
 
 def record(tf, words, numbers, kind, x):
@@ -439,9 +511,8 @@ class TestKeras:
     def test_hashing(self, keras, tmp_path):
         self.gives_the_same(keras, tmp_path, [keras.layers.Hashing(5), keras.layers.Embedding(5, 2)], width=2)
 
-    def test_hashing_with_salt_is_refused_by_name(self, keras, tmp_path):
-        with pytest.raises(BnexportError, match=r"StringToHashBucketStrong: .* \(text or files"):
-            self.gives_the_same(keras, tmp_path, [keras.layers.Hashing(5, salt=[3, 4]), keras.layers.Embedding(5, 2)])
+    def test_hashing_with_salt(self, keras, tmp_path):
+        self.gives_the_same(keras, tmp_path, [keras.layers.Hashing(5, salt=[3, 4]), keras.layers.Embedding(5, 2)], width=2)
 
     def test_words_for_numbers_are_no_network(self, keras, tmp_path):
         numbers = keras.layers.Input((1,), dtype="int64", name="numbers")

@@ -121,6 +121,7 @@ def test_shifts():
     for name in ("LeftShift", "RightShift"):
         check(name, {}, x, np.array([1, 3, 5, 0, 2], np.int32))
         check(name, {}, x, np.int32(2))
+        check(name, {}, x, np.array([-1, 40, 31, -40, 32], np.int32))
 
 
 @compares("BitwiseAnd", "BitwiseOr", "BitwiseXor")
@@ -146,7 +147,7 @@ def test_float_truncated_division():
     check("TruncateDiv", {}, x, np.array(2, np.float32), expected=[np.array([3, -3], np.float32)])
 
 
-@compares("AddN", "AccumulateNV2", "ClipByValue")
+@compares("AddN", "AccumulateNV2", "ClipByValue", "SquaredDifference")
 def test_sums_and_clips():
     x = drawn(1, (3, 4), np.float32)
     check("AddN", {}, x)
@@ -156,6 +157,9 @@ def test_sums_and_clips():
     for low, high in ((-1, 1), (0, 6)):
         check("ClipByValue", {}, x, np.float32(low), np.float32(high))
     check("ClipByValue", {}, x, x - 1, x + 1)
+    check("ClipByValue", {}, x, np.float32(2), np.float32(-2))
+    z = np.array([1 + 2j, -3 + 0.5j], np.complex64)
+    check("SquaredDifference", {}, z, z[::-1])
 
 
 CASTS = ["float32", "float64", "float16", "int32", "int64", "int8", "uint8", "bool"]

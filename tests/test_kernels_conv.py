@@ -213,6 +213,17 @@ def test_grey_scale_dilation(padding, stride, rate):
     check("Dilation2D", attrs, normal(1, (2, 7, 8, 3)), normal(2, (3, 2, 3)))
 
 
+@compares("MaxPool", "MaxPool3D")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+def test_the_largest_of_NaN_and_infinities(dtype, padding):
+    """NaN is left out, and what is below all numbers becomes the lowest of them."""
+    x = np.random.default_rng(5).choice([np.nan, -np.inf, np.inf, 1, 2, -3], p=[0.4, 0.4, 0.02, 0.06, 0.06, 0.06], size=(2, 6, 7, 5)).astype(dtype)
+    for size in (1, 2, 3):
+        check("MaxPool", {"ksize": [1, size, size, 1], "strides": [1, 2, 1, 1], "padding": padding}, x)
+        check("MaxPool3D", {"ksize": [1, size, size, 1, 1], "strides": [1, 2, 1, 1, 1], "padding": padding}, x[..., None].astype(np.float32))
+
+
 @compares("Conv2D", "MaxPool", "AvgPool")
 def test_an_empty_batch_stays_empty():
     # TensorFlow's CPU kernels give the input's channels here, or no result at all

@@ -25,6 +25,22 @@ def test_gradients_of_functions(name, dtype):
     check(name, attrs, *((points, slopes) if name in OF_RESULT else (slopes, points)), unknown=(0, 1))
 
 
+@compares("InvGrad", "ReciprocalGrad", "RsqrtGrad", "SqrtGrad", "ReluGrad", "Relu6Grad")
+@pytest.mark.parametrize("name", ["InvGrad", "ReciprocalGrad", "RsqrtGrad", "SqrtGrad", "ReluGrad", "Relu6Grad"])
+def test_gradients_where_a_slope_is_infinite(name):
+    """A zero gradient stays zero, as of a root at 0 that nothing asks for; NaN and infinite ones are not zero behind a unit that is off."""
+    numbers = np.array([0.0, -1.0, 2.0, np.inf, -np.inf, np.nan], np.float32)
+    points, slopes = np.repeat(numbers, 6), np.tile(numbers, 6)
+    check(name, {}, *((points, slopes) if name in OF_RESULT else (slopes, points)), unknown=(0, 1))
+
+
+@compares(*OF_RESULT)
+@pytest.mark.parametrize("name", OF_RESULT)
+def test_gradients_of_complex_functions(name):
+    z = np.array([1 + 2j, -0.5 + 0.25j, 3 - 1j], np.complex64)
+    check(name, {}, z, np.conj(z)[::-1], unknown=(0, 1))
+
+
 @compares("BroadcastGradientArgs")
 def test_axes_along_which_operands_were_repeated():
     sides = [s for rank in range(4) for s in itertools.product((1, 2, 0), repeat=rank)]

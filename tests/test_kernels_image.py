@@ -27,6 +27,13 @@ def test_resizing(name, shape, size, mode):
     check(name, attrs, normal(1, shape), np.array(size, np.int32), tolerance=1e-5)
 
 
+@compares(*RESIZES)
+@pytest.mark.parametrize("name", RESIZES)
+def test_corners_that_are_one_pixel(name):
+    for shape in ((2, 1, 4, 1), (1, 1, 1, 2), (1, 4, 1, 1)):
+        check(name, {"align_corners": True}, normal(1, shape), np.array([3, 2], np.int32), tolerance=1e-5)
+
+
 @compares("ResizeBilinear", "ResizeNearestNeighbor")
 def test_resizing_of_bytes():
     x = np.random.default_rng(0).integers(0, 255, (1, 5, 4, 3)).astype(np.uint8)

@@ -107,8 +107,25 @@ def test_later_versions_with_their_defaults():
         check("MatrixDiag" + version, {}, normal(2, (2, 3)), zero, minus_one, minus_one, padding)
         check("MatrixDiagPart" + version, {}, normal(2, (2, 3, 5)), zero, padding)
         check("MatrixSetDiag" + version, {}, normal(1, (2, 3, 5)), normal(2, (2, 3)), zero)
-    with pytest.raises(GraphError, match="only the main one"):
-        evaluate(OPS["MatrixDiagPartV3"], {}, [normal(2, (2, 3, 5)), np.int32(1), padding])
+
+
+@compares("MatrixDiagV2", "MatrixDiagV3", "MatrixDiagPartV2", "MatrixDiagPartV3", "MatrixSetDiagV2", "MatrixSetDiagV3")
+@pytest.mark.parametrize("align", [None, "LEFT_RIGHT", "RIGHT_LEFT", "LEFT_LEFT", "RIGHT_RIGHT"])
+@pytest.mark.parametrize("band", [[1], [-1], [0, 1], [-1, 1], [-2, 0], [-2, 2], [1, 2], [-2, -1]])
+def test_bands_of_matrices(align, band):
+    """Diagonals of several lengths lie in rows of one length, at its left or right end."""
+    which, padding = np.array(band if len(band) > 1 else band[0], np.int32), np.float32(7)
+    for version, attrs in (("V2", {}), ("V3", {"align": align} if align else {})):
+        for shape in ((2, 3, 5), (4, 3), (3, 3)):
+            (held,) = check("MatrixDiagPart" + version, attrs, normal(2, shape), which, padding)
+            check("MatrixSetDiag" + version, attrs, normal(1, shape), held, which, unknown=(0, 1))
+            for rows, columns in ((-1, -1), (shape[-2], shape[-1])):
+                check("MatrixDiag" + version, attrs, held, which, np.int32(rows), np.int32(columns), padding)
+
+
+def test_diagonals_that_a_matrix_does_not_have():
+    with pytest.raises(GraphError, match="a matrix of 3 rows and 5 columns has no diagonals from 5 to 5"):
+        evaluate(OPS["MatrixDiagPartV3"], {}, [normal(2, (2, 3, 5)), np.int32(5), np.float32(0)])
 
 
 @compares("LogMatrixDeterminant", "MatrixSolve", "MatrixTriangularSolve", "DiagPart")
@@ -168,11 +185,17 @@ REDUCTIONS = ["Sum", "Mean", "Max", "Min", "Prod", "EuclideanNorm"]
 def test_reductions(name, shape, data, keep, dtype):
     axes = data.draw(st.lists(st.integers(0, len(shape) - 1), unique=True)) if shape else []
     axes = [a - len(shape) if data.draw(st.booleans()) else a for a in axes]
-    if 0 in shape and np.dtype(dtype).kind == "i":
-        shape = [n or 1 for n in shape]
     x = (3 * normal(1, shape)).astype(dtype)
     axes = np.int32(axes[0]) if len(axes) == 1 and data.draw(st.booleans()) else np.array(axes, data.draw(st.sampled_from(["int32", "int64"])))
     check(name, {"keep_dims": keep}, x, axes, tolerance=4e-3 if dtype == "float16" else None)
+
+
+@compares("Mean")
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32", "int64"])
+def test_means_of_integers_whose_sum_is_large(dtype):
+    most = np.iinfo(dtype).max
+    check("Mean", {}, np.array([[most, most, most - 1], [most, 1, 0], [-7 if dtype[0] == "i" else 7, 0, 1]], dtype), np.int32(1))
+    check("Mean", {}, np.full((300, 2), 1, dtype), np.int32(0))
 
 
 @compares("All", "Any")
@@ -188,6 +211,15 @@ def test_long_float_sums_are_as_good_as_their_dtype(axes):
     x = (1 + np.random.default_rng(0).random((100_000, 3))).astype(np.float32)
     (mean,) = evaluate(OPS["Mean"], {}, [x, np.array(axes)])
     np.testing.assert_allclose(mean, x.mean(axis=axes, dtype=np.float64), rtol=3e-7)
+
+
+@compares("ArgMax", "ArgMin", "Max", "Min")
+@pytest.mark.parametrize("name", ["ArgMax", "ArgMin", "Max", "Min"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_extremes_with_NaN_and_infinities(name, dtype):
+    nan, inf = np.nan, np.inf
+    x = np.array([[nan, 1, 2, -inf], [-inf, -inf, nan, -inf], [nan] * 4, [1, nan, -5, nan], [inf, nan, inf, 3], [nan, inf, -inf, inf]], dtype)
+    check(name, {}, x, np.int32(1))
 
 
 @compares("ArgMax", "ArgMin", "TopK", "TopKV2")

@@ -30,6 +30,14 @@ def test_sorted_segments(name, dtype):
     check(name, {}, numbers(dtype, 4), np.array([2, 2, 2, 3], np.int64), unknown=(0,))
 
 
+@compares("SegmentMax", "SegmentMin", "UnsortedSegmentMax", "UnsortedSegmentMin")
+def test_infinite_extremes():
+    x = np.array([-np.inf, -np.inf, np.inf, 2, np.inf], np.float32)
+    for kind in ("Max", "Min"):
+        check(f"Segment{kind}", {}, x, np.array([0, 0, 2, 2, 3], np.int32))
+        check(f"UnsortedSegment{kind}", {}, x, np.array([0, 0, 2, 2, 3], np.int32), np.int32(5))
+
+
 def test_segments_that_are_not_there_are_refused():
     x = numbers("float32", 3)
     with pytest.raises(InputError, match="the segment 5 is not one of the 2 there are"):

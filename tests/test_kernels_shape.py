@@ -122,7 +122,9 @@ def test_making():
     for start, limit, delta in ((0, 10, 3), (10, 0, -3), (0, 9, 3), (5, 5, 1)):
         check("Range", {}, np.int32(start), np.int32(limit), np.int32(delta), unknown=())
         check("Range", {}, np.float32(start), np.float32(limit), np.float32(delta), unknown=())
-    check("Range", {}, np.float32(0), np.float32(1), np.float32(0.1), unknown=())
+    for tenths in range(1, 60):
+        check("Range", {}, np.float32(0), np.float32(tenths / 10), np.float32(0.1 + tenths % 3 / 5), unknown=())
+    check("Range", {}, np.float32(1.8), np.float32(-2.7), np.float32(-0.9), unknown=())
 
 
 @compares("Slice", "StridedSlice")

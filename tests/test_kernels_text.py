@@ -39,14 +39,38 @@ def test_a_table_whose_values_are_too_few():
         OPS["Lookup"].infer({}, shapes)
 
 
-@compares("StringToHashBucketFast")
+@compares("StringToHashBucket", "StringToHashBucketFast", "StringToHashBucketStrong")
 @pytest.mark.parametrize("count", [1, 7, 1000, 2**63 - 1])
 def test_buckets_of_texts_of_every_length(count):
-    """The fingerprint has another formula for lengths up to 3, 7, 16, 32 and 64, and above takes 64 bytes at a time."""
+    """The fingerprint has another formula for lengths up to 3, 7, 16, 32 and 64, and above takes 64 bytes at a time; the others take 8."""
     rng = np.random.default_rng(count % 1000)
     texts = np.empty(300, object)
     texts[:] = [rng.bytes(size) for size in range(300)]
-    check("StringToHashBucketFast", {"num_buckets": count}, texts.reshape(30, 10))
+    for name in ("StringToHashBucket", "StringToHashBucketFast"):
+        check(name, {"num_buckets": count}, texts.reshape(30, 10))
+    for key in ([7, 2**62 + 9], [-1, 0]):
+        check("StringToHashBucketStrong", {"num_buckets": count, "key": key}, texts)
+
+
+def crossed_in_tensorflow(attrs, features):
+    """One combination a row of features of one element a row."""
+    tf = tensorflow()
+    dense = [tf.constant(np.broadcast_to(f, np.broadcast_shapes(*(g.shape for g in features))).reshape(-1, 1)) for f in features]
+    internal = tf.string if all(f.dtype == object for f in features) else tf.int64
+    _, values, _ = tf.raw_ops.SparseCross(
+        indices=[], values=[], shapes=[], dense_inputs=dense, hashed_output=True, out_type=tf.int64, internal_type=internal, **attrs
+    )
+    return (values.numpy().reshape(np.broadcast_shapes(*(f.shape for f in features))),)
+
+
+@compares("HashedCross")
+@pytest.mark.parametrize("count", [7, 1000, 2**40, 0])
+@pytest.mark.parametrize("key", [0xDECAFCAFFE, 0, 2**62 + 5])
+def test_combinations(count, key):
+    attrs = {"num_buckets": count, "hash_key": key}
+    numbers = np.array([[0], [-1], [2**63 - 1], [-(2**63)], [12345]])
+    for features in ([WORDS], [numbers], [WORDS[:, None], numbers], [numbers, WORDS[0], numbers[2]]):
+        check("HashedCross", attrs, *features, expected=crossed_in_tensorflow(attrs, features), unknown=range(len(features)))
 
 
 @compares("AsString")

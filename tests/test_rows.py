@@ -311,3 +311,23 @@ def test_a_network_of_a_fixed_batch(sizes, alone):
     layers = [Layer("y", "Reshape", ["x", integers(*sizes)])]
     inputs, outputs = [Port("x", "x", (None, 6), "float32")], [Port("y", "y", (None, *sizes[1:]), "float32")]
     assert rows_alone(inputs, layers, outputs, {"y": sizes}, batch=4) == alone
+
+
+@pytest.mark.parametrize(("op", "weights"), [("LSTMBlockCell", [(8, 8), (2,), (2,), (2,), (8,)]), ("GRUBlockCell", [(8, 4), (8, 2), (4,), (2,)])])
+def test_fused_cells(monkeypatch, op, weights):
+    """The states of each row go with the input of that row; what they are in one batch, they are in parts."""
+    rng = np.random.default_rng(8)
+    arrays = {f"w{i}": InMemory(rng.normal(size=shape).astype(np.float32)) for i, shape in enumerate(weights)}
+    states = [f"state:{number}" if number else "state" for number in range(3)][: 2 if op == "LSTMBlockCell" else 1]
+    layers = [
+        Layer("state", "Split", [Literal(1, "int32"), "x"], {"num_split": 3}, outputs=3),
+        Layer("cell", op, ["x", *states, *(f"@{name}" for name in arrays)], {}, arrays, outputs=7 if op == "LSTMBlockCell" else 4),
+    ]
+    last = f"cell:{layers[1].outputs - 1}"
+    ports = [Port("x", "x", (None, 6), "float32")], [Port("y", last, (None, 2), "float32")]
+    whole = Model(Program(ports[0], layers, ports[1])).predict(X)
+    monkeypatch.setattr(runner, "TILE_BYTES", 1 << 6)
+    monkeypatch.setattr(runner, "MIN_TILE_ROWS", 4)
+    model = noted(ports[0], layers, ports[1], X[:2], X[:3])
+    assert model.row_by_row
+    np.testing.assert_allclose(model.predict(X), whole, atol=1e-6)

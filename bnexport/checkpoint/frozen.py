@@ -17,12 +17,13 @@ from bnexport.errors import CheckpointNotFound, CorruptCheckpoint, GraphError
 from bnexport.program import InMemory
 from bnexport.protos import tensorflow_pb2 as pb
 
-_FLOATING = (pb.DT_FLOAT, pb.DT_DOUBLE, pb.DT_HALF, pb.DT_BFLOAT16)
+_OF_WEIGHTS = frozenset({pb.DT_FLOAT, pb.DT_DOUBLE, pb.DT_HALF, pb.DT_BFLOAT16, pb.DT_QUINT8, pb.DT_QINT8, pb.DT_QUINT16, pb.DT_QINT16})
+"""The types that weights are frozen in; the quantised ones are what TensorFlow's tools make of them to save room."""
 _VARIABLES = ("Variable", "VariableV2", "VarHandleOp")
 
 
 class FrozenGraph:
-    """The graph of a file, and its constants that were variables: those of floating point that have a dimension.
+    """The graph of a file, and its constants that were variables: those of floating point, or quantised, that have a dimension.
 
     A number alone (an epsilon, a rate) stays a constant. `meta` is the graph, in which they are constants.
     """
@@ -69,4 +70,4 @@ class FrozenGraph:
 
 def _was_variable(node: pb.NodeDef) -> bool:
     tensor = node.attr["value"].tensor if node.op == "Const" and "value" in node.attr else None
-    return tensor is not None and tensor.dtype in _FLOATING and len(tensor.tensor_shape.dim) > 0
+    return tensor is not None and tensor.dtype in _OF_WEIGHTS and len(tensor.tensor_shape.dim) > 0

@@ -15,6 +15,7 @@ from bnexport.protos import tensorflow_pb2 as pb
 
 _SERVE = "serve"
 _ASSETS = "saved_model_assets"
+_FILES_OF_TABLES = frozenset({"InitializeTableFromTextFile", "InitializeTableFromTextFileV2"})
 _TEXTS = (b"meta_info_def {", b"graph_def {", b"saved_model_schema_version:", b"meta_graphs {")
 _WHOLE = re.compile(r"^(meta_info_def|graph_def|saver_def|collection_def)\b", re.MULTILINE)
 """What a MetaGraphDef as text has in it, and a GraphDef has not."""
@@ -102,16 +103,36 @@ def serving_graph(graphs: Sequence[Any]) -> Any:
     return next(iter(alone or tagged or untagged or (graphs if len(graphs) == 1 else ())), None)
 
 
-def asset_files(meta: Any) -> dict[str, str]:
-    """The files in the folder `assets` of a SavedModel by the tensors that hold their names; of this package's protos or of TensorFlow's.
+def asset_files(meta: Any, path: Path) -> dict[str, Path]:
+    """The files that a graph reads by the tensors that hold their names; of this package's protos or of TensorFlow's.
 
-    TensorFlow 1 wrote them to a collection. A name that leads out of the folder is left out.
+    Those of a SavedModel lie in its folder `assets`; TensorFlow 1 listed them in a collection. A name that leads out of the folder is left out. Any
+    other graph has the names that the files had where it was made: they are looked for beside it, and in a folder `assets` beside it.
+
+    Args:
+        path: the file of the graph.
     """
     listed = [
         pb.AssetFileDef.FromString(entry.value) for key, found in meta.collection_def.items() if key == _ASSETS for entry in found.any_list.value
     ]
-    files = {asset.tensor_info.name: asset.filename for asset in (*listed, *meta.asset_file_def)}
-    return {name: file for name, file in files.items() if Path(file).name == file}
+    named = {asset.tensor_info.name: asset.filename for asset in (*listed, *meta.asset_file_def)}
+    files = {name: path.parent / "assets" / file for name, file in named.items() if Path(file).name == file}
+    return {**_files_beside(meta.graph_def, path.parent), **files}
+
+
+def _files_beside(graph: Any, folder: Path) -> dict[str, Path]:
+    """The files that fill tables and lie beside a graph, or in a folder `assets` there, by the constants that are their names elsewhere."""
+    fills = [node for node in graph.node if node.op in _FILES_OF_TABLES and len(node.input) > 1]
+    if not fills:
+        return {}
+    constants = {node.name: node.attr["value"].tensor.string_val for node in graph.node if node.op == "Const"}
+    found = {}
+    for name in (node.input[1].removesuffix(":0") for node in fills):
+        for text in constants.get(name, ()):
+            file = text.decode("utf-8", "surrogateescape").replace("\\", "/").rpartition("/")[2]
+            candidates = (folder / file, folder / "assets" / file) if file else ()
+            found.update({f"{name}:0": candidate for candidate in reversed(candidates) if candidate.is_file()})
+    return found
 
 
 def refuse_graph_alone(path: Path) -> None:

@@ -1,20 +1,20 @@
-"""One array for what several layers compute with: the steps of a recurrent network that was written out use the same kernel."""
+"""One array for what several layers compute with: the steps of a recurrent network that was written out use the same kernel, or table."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from bnexport.arrays import Folded
-from bnexport.program import Array, InMemory, Layer
+from bnexport.program import LINEAR, Array, InMemory, Layer
 
 _COMPARED_BYTES = 1 << 20  # arrays in memory up to this size are compared by their values
 
 
 def share_arrays(layers: Sequence[Layer]) -> None:
-    """Puts one array in place of equal ones in layers that share their kernel, so that it is written once."""
+    """Puts one array in place of equal ones in layers that share their kernel, or are one operator, so that it is written once."""
     first: dict[tuple[Any, ...], dict[tuple[Any, ...], Array]] = {}
     for layer in layers:
-        if "kernel" in layer.arrays:
-            known = first.setdefault(_key(layer.arrays["kernel"]), {})
+        if layer.op not in ("ScaleShift", "Lookup"):  # (of which each has its own, under its own name)
+            known = first.setdefault(_key(layer.arrays["kernel"]) if layer.op in LINEAR else (layer.op,), {})
             for role, array in layer.arrays.items():
                 layer.arrays[role] = known.setdefault((role, *_key(array)), array)
 

@@ -161,6 +161,7 @@ def _remove(live: Live, users: dict[Ref, list[Node]], mask: Ref, threshold: Ref,
         end = Ref(user.name)
         if keep == 1 and leaf is None:  # a number below 1 is always below 1: nothing is masked, so there is no factor to look for
             live.replace(end, kept)
+            live.switched.add(end)
             yield Dropout(end.node, keep, None)
             continue
         source = _without_factor(live, kept, keep, leaf)
@@ -171,6 +172,8 @@ def _remove(live: Live, users: dict[Ref, list[Node]], mask: Ref, threshold: Ref,
                     break
         if source is not None:
             live.replace(end, source)
+            if leaf:
+                live.switched.add(end)
             yield Dropout(end.node, None if leaf else keep, leaf.node if leaf else None)
 
 

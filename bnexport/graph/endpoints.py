@@ -289,7 +289,7 @@ class _Networks:
                 _is_automatic(live.graph.nodes[_authors_name(live, r).node]) for r in refs
             )
             larger = [j for j, others in enumerate(variables) if variables[i] < others and sources[i] <= sources[j]] if left else []
-            if larger and (self._trains(names[i]) or not all(self._trains(names[j]) for j in larger)):
+            if larger and (self._only_trains(names[i]) or not all(self._only_trains(names[j]) for j in larger)):
                 self.ends.stepped_back += refs
                 self.lying += refs
             else:
@@ -322,11 +322,14 @@ class _Networks:
         return hash((memo[Ref(end.node)], end.output))
 
     def _trains(self, names: Sequence[str]) -> bool:
-        """Whether nodes normalise with statistics of the batch, or would, had moving ones not been put in their place."""
+        """Whether nodes normalise with statistics of the batch, or would, had moving ones not been put in their place; or had a dropout."""
+        return self._only_trains(names) or bool(self.live.used_replacements(names))
+
+    def _only_trains(self, names: Sequence[str]) -> bool:
+        """`_trains`, but for dropouts whose rate is fed, and 0 at inference."""
         nodes = [self.live.graph.nodes[name] for name in names]
-        return any(ops.in_training_mode(n) or (n.op == "Mean" and self.flow.reduces_batch(n)) for n in nodes) or bool(
-            self.live.used_replacements(names)
-        )
+        by_statistics = any(ops.in_training_mode(n) or (n.op == "Mean" and self.flow.reduces_batch(n)) for n in nodes)
+        return by_statistics or bool(self.live.used_replacements(names) - self.live.switched)
 
     def _without_training_towers(self, networks: list[list[Ref]]) -> list[list[Ref]]:
         live = self.live

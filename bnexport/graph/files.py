@@ -27,7 +27,7 @@ def read_graph(checkpoint: Checkpoint) -> Graph:
             graph.nodes[name] = _thawed(checkpoint, name)
     graph.signatures = {k: v for k, v in meta.signature_def.items() if not k.startswith("__")}
     graph.restore_op = meta.saver_def.restore_op_name.removesuffix(":0")
-    graph.assets = {name.removesuffix(":0"): path.parent / "assets" / file for name, file in asset_files(meta).items()}
+    graph.assets = {name.removesuffix(":0"): file for name, file in asset_files(meta, path).items()}
     graph.tensorflow_version = meta.meta_info_def.tensorflow_version
     if not graph.nodes:
         refuse_graph_alone(path)

@@ -8,31 +8,11 @@ from typing import Any
 
 from bnexport.errors import GraphError, UnsupportedOps
 from bnexport.graph.graphdef import Attributes, Graph, Node, Ref, read_node
+from bnexport.graph.outputs import output_number
 
 CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall", "RemoteCall"})
 CONDITIONS = frozenset({"If", "StatelessIf"})
 WHILES = frozenset({"While", "StatelessWhile"})
-
-# A node in a function names an output as `node:argument:index`. For operators of one output argument the index is the output's number;
-# these have several arguments, of one tensor each.
-_OUTPUT_ARGUMENTS = {
-    **dict.fromkeys(
-        ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"),
-        ("y", "batch_mean", "batch_variance", "reserve_space_1", "reserve_space_2", "reserve_space_3"),
-    ),
-    **dict.fromkeys(("TopK", "TopKV2"), ("values", "indices")),
-    **dict.fromkeys(("Switch", "RefSwitch"), ("output_false", "output_true")),
-    **dict.fromkeys(("Merge", "RefMerge"), ("output", "value_index")),
-    **dict.fromkeys(("SoftmaxCrossEntropyWithLogits", "SparseSoftmaxCrossEntropyWithLogits"), ("loss", "backprop")),
-    "Unique": ("y", "idx"),
-    "UniqueV2": ("y", "idx"),
-    "UniqueWithCounts": ("y", "idx", "count"),
-    "Qr": ("q", "r"),
-    "Svd": ("s", "u", "v"),
-    "LowerBound": ("output",),
-    "SparseFillEmptyRows": ("output_indices", "output_values", "empty_row_indicator", "reverse_index_map"),
-    "SparseReshape": ("output_indices", "output_shape"),
-}
 
 _MAX_DEPTH = 64  # of calls within calls; TensorFlow's own functions nest a handful deep, and a function that calls itself would never end
 
@@ -131,7 +111,7 @@ def _write_body(graph: Graph, function: str, prefix: str, arguments: list[Ref], 
             f"{graph.source}: the function {function!r} called by {prefix!r} takes a list as one argument, which bnexport does not convert"
         )
     known = dict(zip((a.name for a in signature.input_arg), arguments, strict=True))
-    operators = {n.name: n.op for n in definition.node_def}
+    bodies = {n.name: n for n in definition.node_def}
 
     def resolve(text: str) -> Ref:
         name, _, rest = text.partition(":")
@@ -139,7 +119,7 @@ def _write_body(graph: Graph, function: str, prefix: str, arguments: list[Ref], 
             given: Ref = known[name]
             return given
         argument, _, index = rest.partition(":")
-        return Ref(f"{prefix}/{name}", _output_number(graph, operators[name], argument, int(index or 0)))
+        return Ref(f"{prefix}/{name}", _output_number(graph, bodies[name], argument, int(index or 0)))
 
     written = []
     for message in definition.node_def:
@@ -147,7 +127,7 @@ def _write_body(graph: Graph, function: str, prefix: str, arguments: list[Ref], 
         node = Node(f"{prefix}/{inner.name}", inner.op, [], [], Attributes(message.attr, inner.name))
         node.inputs = [resolve(text) for text in message.input if not text.startswith("^")]
         # The caller's controls reach every node of the body, as the switch pivot of tf.cond reaches the nodes of a branch.
-        node.controls = [f"{prefix}/{name}" for name in inner.controls if name in operators] + list(controls)
+        node.controls = [f"{prefix}/{name}" for name in inner.controls if name in bodies] + list(controls)
         graph.nodes[node.name] = node
         written.append(node)
     for node in written:
@@ -155,9 +135,8 @@ def _write_body(graph: Graph, function: str, prefix: str, arguments: list[Ref], 
     return [resolve(definition.ret[argument.name]) for argument in signature.output_arg]
 
 
-def _output_number(graph: Graph, op: str, argument: str, index: int) -> int:
-    if op in graph.functions:
-        names = [a.name for a in graph.functions[op].signature.output_arg]
+def _output_number(graph: Graph, message: Any, argument: str, index: int) -> int:
+    if message.op in graph.functions:
+        names = [a.name for a in graph.functions[message.op].signature.output_arg]
         return names.index(argument) if argument in names else index
-    names = list(_OUTPUT_ARGUMENTS.get(op, ()))
-    return names.index(argument) if argument in names else index
+    return output_number(message.op, Attributes(message.attr, message.name), argument, index)

@@ -76,9 +76,9 @@ class Node:
 class Graph:
     """All nodes by name, the functions that they may call, and the signatures that came with them.
 
-    `restore_op` runs the restoring half of the saver that wrote the file; a graph may hold further savers. `assets` are the files of a SavedModel by
-    the constants that are their names. `in_steps` are the nodes of loops' steps that were written out, and of what each is given: TensorFlow can be
-    asked for what a loop ends with, and for none of these.
+    `restore_op` runs the restoring half of the saver that wrote the file; a graph may hold further savers. `assets` are the files that fill tables by
+    the constants that are their names, and `read` those of them that were read. `in_steps` are the nodes of loops' steps that were written out, and
+    of what each is given: TensorFlow can be asked for what a loop ends with, and for none of these.
     """
 
     nodes: dict[str, Node]
@@ -88,6 +88,7 @@ class Graph:
     restore_op: str = ""
     source: str = ""
     assets: dict[str, Path] = field(default_factory=dict)
+    read: list[Path] = field(default_factory=list)
     in_steps: set[str] = field(default_factory=set)
 
     def node(self, name: str) -> Node:
@@ -139,6 +140,8 @@ def read_node(message: Any) -> Node:
     attributes = Attributes(message.attr, message.name)
     if message.op in _RESOURCE_LOOKUPS:
         return Node(message.name, _RESOURCE_LOOKUPS[message.op], inputs, controls, {**attributes, "Tparams": attributes["dtype"]})
+    if message.op == "SparseMatMul" and {attributes.get(key, "float32") for key in ("Ta", "Tb")} == {"float32"}:  # of matrices that hold many zeros
+        return Node(message.name, "MatMul", inputs, controls, {**attributes, "T": "float32"})
     return Node(message.name, message.op, inputs, controls, attributes)
 
 

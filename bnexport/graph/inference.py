@@ -159,7 +159,7 @@ def record(inference: Inference, options: Options) -> dict[str, Any]:
     said = {str(find_named(graph, name)): value for name, value in options.set_values.items()}
     entries: dict[str, Any] = {
         "tensorflow": graph.tensorflow_version,
-        "source": [p.name for p in dict.fromkeys((location.prefix, location.graph)) if p is not None],
+        "source": [p.name for p in dict.fromkeys((location.prefix, location.graph, *graph.read)) if p is not None],
         "set": [{"node": f.node, "value": _shown(f.value), "why": f.reason} for f in live.flags]
         + [{"node": name, "value": np.asarray(value).tolist(), "why": "--set"} for name, value in said.items()],
         "dropped": [{"node": d.node, "keep": d.keep, "fed_by": d.fed_by} for d in inference.dropouts if Ref(d.node) in used],

@@ -22,7 +22,7 @@ _KEPT_BYTES = 1 << 20  # constants up to this size are kept once evaluated; larg
 STEPS = frozenset(
     {"Floor", "Ceil", "Round", "Rint", "Sign", "Cast", "Equal", "NotEqual", "Greater", "GreaterEqual", "Less", "LessEqual", "FloorDiv", "FloorMod",
      "Mod", "TruncateDiv", "TruncateMod", "ArgMax", "ArgMin", "TopK", "TopKV2", "Range", "IsInf", "IsNan", "IsFinite", "FakeQuantWithMinMaxArgs",
-     "FakeQuantWithMinMaxVars", "FakeQuantWithMinMaxVarsPerChannel", "Bucketize"}
+     "FakeQuantWithMinMaxVars", "FakeQuantWithMinMaxVarsPerChannel", "Bucketize", "InTopK", "InTopKV2", "LowerBound", "UpperBound"}
 )  # fmt: skip
 """Operators that jump: where float32 says 0.7 * 10 is 7 and float64 that it is a little less, they give something else altogether."""
 
@@ -49,6 +49,7 @@ class Live:
         graph: the nodes; rewriting adds to them and never removes.
         fixed: values put in place of outputs (flags, what the user set).
         replaced: references put in place of others (dropout, batch statistics).
+        switched: those of them that were dropouts whose rate is fed or 0, which a network for training and inference alike has.
         flags: what was decided of conditions, for the report.
     """
 
@@ -57,6 +58,7 @@ class Live:
         self.variables = variables
         self.fixed: dict[Ref, NDArray] = {ref: as_declared(graph, ref, value) for ref, value in given.items()}
         self.replaced: dict[Ref, Ref] = {}
+        self.switched: set[Ref] = set()
         self.flags: list[Flag] = []
         self.branches: Branches = find_branches(graph)
         self.sources: set[str] = set()

@@ -34,6 +34,7 @@ _KERNEL_NAMES = frozenset(
     {"kernel", "weights", "weight", "w", "filter", "filters", "depthwise_weights", "depthwise_kernel", "pointwise_weights", "pointwise_kernel"}
 )
 _FROZEN = "/ReadVariableOp/resource"  # convert_variables_to_constants_v2 calls a variable after the operation that read it
+_QUANTISED = "_quantized_const"  # the Graph Transform Tool calls weights so that it stores as bytes
 _PRODUCTS = frozenset({"MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3"})
 _LINEAR_OPS = {
     **dict.fromkeys(_PRODUCTS, "Dense"),
@@ -104,6 +105,11 @@ def _advice(op: str, why: str) -> str:
         return " (the value is written to a variable while it is computed: name the tensor before it with --output)"
     if op in ("PyFunc", "EagerPyFunc", "PyFuncStateless"):
         return " (Python code that is not part of the checkpoint: name the tensors after it with --input)"
+    if op.startswith("CudnnRNN"):
+        return (
+            " (a layer for graphics cards, its weights in an order of cuDNN's own; the checkpoint has them by the names of cells that TensorFlow "
+            "computes anywhere: build the same network of CudnnCompatibleLSTMCell or CudnnCompatibleGRUCell, and give its graph with --graph)"
+        )
     if op.startswith(_OF_ANY_LENGTH):
         return " (how many elements there are depends on the data: name a tensor after it with --input, and compute that yourself)"
     if why and op in ops.LOOKUPS:
@@ -266,8 +272,9 @@ class _Lowering:
         reader = variables[0].removesuffix(_FROZEN)
         if reader != variables[0]:
             return reader.rpartition("/")[0] or reader
-        scope, slash, last = variables[0].rpartition("/")
-        return scope if slash and last.lower() in _KERNEL_NAMES else variables[0]
+        name = variables[0].removesuffix(_QUANTISED)
+        scope, slash, last = name.rpartition("/")
+        return scope if slash and last.lower() in _KERNEL_NAMES else name
 
     def _array(self, ref: Ref, consumer: Node) -> Array:
         """A constant operand, read or computed when it is written."""

@@ -16,13 +16,16 @@ from typing import Any
 import numpy as np
 
 from bnexport.graph import ops
+from bnexport.graph.crosses import Part, cross, features_of
 from bnexport.graph.features import sparse_feature
 from bnexport.graph.graphdef import Graph, Node, Ref, constant_node
 from bnexport.graph.grids import Size, columns_of_grid, size_in_shape, whole_grid
+from bnexport.graph.rowwise import repeated
 
 _ELEMENTWISE = frozenset(
-    {"Lookup", "StringToHashBucketFast", "StringToHashBucketStrong", "AsString", "Cast", "Add", "AddV2", "Sub", "Mul", "FloorMod", "FloorDiv",
-     "LogicalAnd", "LogicalOr", "LogicalNot", "Select", "SelectV2", "ZerosLike", "OnesLike", "Maximum", "Minimum", "Bucketize"}
+    {"Lookup", "StringToHashBucket", "StringToHashBucketFast", "StringToHashBucketStrong", "AsString", "Cast", "Add", "AddV2", "Sub", "Mul",
+     "FloorMod", "FloorDiv", "LogicalAnd", "LogicalOr", "LogicalNot", "Select", "SelectV2", "ZerosLike", "OnesLike", "Maximum", "Minimum",
+     "Bucketize"}
 )  # fmt: skip
 _COMPARISONS = frozenset({"NotEqual", "Equal", "Less", "LessEqual", "Greater", "GreaterEqual"})
 _MISSING: dict[str, Any] = {"object": b"", "int64": -1}
@@ -56,6 +59,14 @@ class _Values:
     default: Ref | None = None
 
 
+@dataclass(frozen=True)
+class _Table:
+    """A matrix whose rows are looked up; or, where `of` is given, the rows that are computed of this vector of numbers, as from a table in parts."""
+
+    rows: Ref
+    of: Ref | None = None
+
+
 def keep_dense(graph: Graph) -> None:
     """Puts dense tensors in the place of those that were sparse for a while, in place."""
     found = [node for node in graph.nodes.values() if node.op in _DENSE or node.op in _COMBINERS or node.op in _TELLING]
@@ -66,6 +77,7 @@ def keep_dense(graph: Graph) -> None:
                 sparse.rewrite(node)
     if sparse is not None:
         sparse.tell_shapes_of_inputs()
+        sparse.tell_shapes_of_crosses()
 
 
 class _Sparse:
@@ -76,6 +88,7 @@ class _Sparse:
         self._inputs: set[str] = set()
         self._shapes: dict[Ref, Ref] = {}
         self._sizes: dict[Ref, Size] = {}
+        self._crossed: dict[str, _Values | None] = {}
         self.users = graph.consumers()
 
     # ---- what becomes dense again
@@ -108,12 +121,14 @@ class _Sparse:
             return
         name, dtype = node.name, node.attrs["T"]
         zero = self._constant(f"{name}/zero", np.zeros((), dtype))
-        none = self._constant(f"{name}/none", np.zeros((), self._dtype_of_ids(ids)))
+        none = rows.default if table.of else self._constant(f"{name}/none", np.zeros((), self._dtype_of_ids(ids)))
         last, column, row = (self._constant(f"{name}/{word}", np.int32(axis)) for word, axis in (("last", -1), ("column", 1), ("row", 0)))
         kept, numbers = (self._reshaped(ref, rows, name) for ref in (ids.kept, ids.dense))
-        typed, gathered = {"T": dtype}, {"Tparams": dtype, "Taxis": "int32", "batch_dims": 0}
+        typed = {"T": dtype}
         chosen = self._add(f"{name}/ids", "SelectV2", [kept, numbers, none])
-        found = self._add(f"{name}/rows", "GatherV2", [table, chosen, row], gathered)
+        found = self._look_up(table, chosen, f"{name}/rows", name)
+        if found is None:
+            return
         there = self._add(f"{name}/there", "ExpandDims", [kept, last])
         counted = self._add(f"{name}/counted", "SelectV2", [there, found, zero], typed)
         result = self._add(f"{name}/sum", "Sum", [counted, column], {**typed, "keep_dims": False})
@@ -123,7 +138,9 @@ class _Sparse:
             least = self._add(f"{name}/least", "Maximum", [count, self._constant(f"{name}/one", np.ones((), dtype))], typed)
             divisor = least if _COMBINERS[node.op] == "mean" else self._add(f"{name}/root", "Sqrt", [least], typed)
             result = self._add(f"{name}/mean", "RealDiv", [result, divisor], typed)
-        filled = self._add(f"{name}/filled", "GatherV2", [table, rows.default, row], gathered)
+        gathered = {"Tparams": dtype, "Taxis": "int32", "batch_dims": 0}
+        operands = [found, self._constant(f"{name}/first", np.int32(0)), column] if table.of else [table.rows, rows.default, row]
+        filled = self._add(f"{name}/filled", "GatherV2", operands, gathered)
         some = self._add(f"{name}/some", "Any", [there, column], {"keep_dims": False})
         self.graph.nodes[name] = Node(name, "SelectV2", [some, result, filled], node.controls, typed)
 
@@ -133,6 +150,13 @@ class _Sparse:
             self._replace(
                 ref, self._add(f"{dense.node}/shape", "Shape", [dense], {"T": self.graph.nodes[dense.node].attrs["dtype"], "out_type": "int64"})
             )
+
+    def tell_shapes_of_crosses(self) -> None:
+        """Takes the shapes of crossed features from all combinations that there are, kept or not: the rows are the same."""
+        for name, crossed in self._crossed.items():
+            if crossed is not None:
+                shape = self._add(f"{name}/shape", "Shape", [crossed.dense], {"T": "int64", "out_type": "int64"})
+                self._replace(Ref(name, 2), shape)
 
     def _tell_empty(self, node: Node) -> None:
         """Computes which rows are empty from the elements that are kept, for those who ask SparseFillEmptyRows."""
@@ -180,6 +204,8 @@ class _Sparse:
         if node.op == "SparseFillEmptyRows" and ref.output == 1:
             places, values = self.places(Ref(node.name)), self.values(node.inputs[1])
             return replace(values, default=node.inputs[3]) if places is not None and values is not None and places.kept == values.kept else None
+        if node.op == "SparseCross" and ref.output == 1:
+            return self._cross(node)
         if node.op == "Fill":
             return self._filled(node)
         if node.op in ("Add", "AddV2") and (kept := self._numbered(node)) is not None:
@@ -209,6 +235,21 @@ class _Sparse:
         op = "SelectV2" if node.op == "Select" else node.op
         return _Values(self._add(f"{node.name}/dense", op, operands, node.attrs), kept.pop())
 
+    def _cross(self, node: Node) -> _Values | None:
+        """Each combination of an element of one feature with one of every other, hashed, of features that are matrices."""
+        if node.name not in self._crossed:
+            self._crossed[node.name] = None
+            features, parts = features_of(node), list[Part]()
+            for number, (indices, values, shape) in enumerate(features.sparse if features else ()):
+                places, found = self.places(indices), self.values(values)
+                if places is None or found is None or found.kept != places.kept or places.default or not self._is_shape(shape, places):
+                    return None
+                dense, kept = (self._reshaped(ref, places, f"{node.name}/feature_{number}") for ref in (found.dense, found.kept))
+                parts.append(Part(dense, kept))
+            if features is not None:
+                self._crossed[node.name] = _Values(*cross(node, [*parts, *(Part(self._behind(ref), None) for ref in features.dense)], self._add))
+        return self._crossed[node.name]
+
     def places(self, ref: Ref) -> _Places | None:
         """Which elements a matrix of indices, in row-major order, is of."""
         ref = self._behind(ref)
@@ -223,6 +264,8 @@ class _Sparse:
             return _Places(given.kept)
         if node.op == "Cast" and (whole := self._whole(node.inputs[0])) is not None:
             return whole
+        if node.op == "SparseCross" and ref.output == 0 and (crossed := self._cross(node)) is not None:
+            return _Places(crossed.kept)
         if node.op == "Where":
             kept = self._behind(node.inputs[0])
             return _Places(kept) if self.graph.nodes[kept.node].op in _COMPARISONS and self.values(kept) is None else None
@@ -300,17 +343,31 @@ class _Sparse:
         )
         return self.places(node.inputs[0]) if first else None
 
-    def _looked_up(self, node: Node) -> tuple[Ref | None, _Values | None]:
+    def _looked_up(self, node: Node) -> tuple[_Table | None, _Values | None]:
         """The table, and the elements that choose its rows: themselves, or through what is different among them."""
         data, ids = self._behind(node.inputs[0]), self._behind(node.inputs[1])
         gather, unique = self.graph.nodes[data.node], self.graph.nodes[ids.node]
         if unique.op not in ("Unique", "UniqueV2"):
-            table, chosen = data, self.values(ids)
-        elif gather.op in _GATHERS and ids.output == 1 and self._behind(gather.inputs[1]) == Ref(unique.name) and self._is_by_rows(gather):
-            table, chosen = self._behind(gather.inputs[0]), self.values(unique.inputs[0])
+            table, chosen = _Table(data), self.values(ids)
+        elif ids.output == 1 and gather.op in _GATHERS and self._behind(gather.inputs[1]) == Ref(unique.name) and self._is_by_rows(gather):
+            table, chosen = _Table(self._behind(gather.inputs[0])), self.values(unique.inputs[0])
         else:
-            return None, None
-        return (table, chosen) if len(self.graph.nodes[table.node].attrs.get("shape") or ()) == 2 else (None, None)
+            return (_Table(data, Ref(unique.name)), self.values(unique.inputs[0])) if ids.output == 1 else (None, None)
+        return (table, chosen) if len(self.graph.nodes[table.rows.node].attrs.get("shape") or ()) == 2 else (None, None)
+
+    def _look_up(self, table: _Table, ids: Ref, name: str, taker: str) -> Ref | None:
+        """The rows of a table that a matrix of numbers chooses; None where they are not known to be computed one by one."""
+        if table.of is None:
+            row = self._constant(f"{name}/row", np.int32(0))
+            dtype = self.graph.nodes[table.rows.node].attrs["dtype"]
+            return self._add(name, "GatherV2", [table.rows, ids, row], {"Tparams": dtype, "Taxis": "int32", "batch_dims": 0})
+        rest, axis = self._constant(f"{name}/rest", np.array([-1], np.int32)), self._constant(f"{name}/axis", np.int32(0))
+        vector = self._add(f"{name}/vector", "Reshape", [ids, rest], {"T": "int64"})
+        rows = repeated(self.graph, table.rows, table.of, vector, f"{name}/of", taker)
+        if rows is None:
+            return None
+        sizes = self._add(f"{name}/sizes", "Shape", [ids], {"out_type": "int32"})
+        return self._add(name, "Reshape", [rows, self._add(f"{name}/shape", "ConcatV2", [sizes, rest, axis], {"T": "int32", "N": 2})])
 
     def _is_by_rows(self, gather: Node) -> bool:
         axis = self._constant_value(gather.inputs[2]) if len(gather.inputs) > 2 else np.zeros(())
@@ -345,6 +402,9 @@ class _Sparse:
         if node.op == "Cast":
             size = size_in_shape(self.graph, node.inputs[0])
             return size is not None and size == self._sizes.get(self._first(places.kept))
+        if node.op == "SparseCross":
+            crossed = self._cross(node)
+            return ref.output == 2 and crossed is not None and not places.shape and crossed.kept == self._first(places.kept)
         if node.op == "SparseReshape" and ref.output == 1:
             before = self.places(Ref(node.name))
             return before is not None and before.shape == places.shape

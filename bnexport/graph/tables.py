@@ -5,6 +5,7 @@ written to while a network was trained, from the checkpoint.
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -152,8 +153,9 @@ class _Tables:
         path = self.graph.assets.get(file.name)
         if path is None or not path.is_file():
             told = b"".join(file.attrs["value"].reshape(-1)).decode("utf-8", "backslashreplace") if file.op == "Const" else file.name
-            why = "is missing" if path else "only a SavedModel carries with it"
+            why = "is missing" if path else f"does not lie beside {Path(self.graph.source).name}: put it there"
             raise _UnknownError(f"the table {table.name!r} is filled from the file {path or told}, which {why}")
+        self.graph.read.append(path)
         lines = [line.removesuffix(b"\r") for line in path.read_bytes().removesuffix(b"\n").split(b"\n")]
         size = int(fill.attrs.get("vocab_size", -1))
         lines = lines[:size] if size >= 0 else lines

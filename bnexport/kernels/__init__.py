@@ -7,6 +7,6 @@ __all__ = ["OPS", "Abstract", "Attrs", "NDArray", "Op", "evaluate", "ieee", "inf
 
 _OTHERS = (
     *("arithmetic", "shape", "reduce", "compare", "index", "norm", "conv", "pool", "space", "image", "diagonal", "quantize", "gradient"),
-    *("lookup", "hashing", "segment", "colour", "boxes", "fourier", "image_gradient"),
+    *("lookup", "hashing", "segment", "colour", "boxes", "fourier", "image_gradient", "recurrent", "special", "search", "fused"),
 )
 OPS.others.extend(f"{__name__}.{module}" for module in _OTHERS)

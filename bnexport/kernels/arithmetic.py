@@ -59,18 +59,29 @@ _BINARY = {
     "BitwiseAnd": np.bitwise_and,
     "BitwiseOr": np.bitwise_or,
     "BitwiseXor": np.bitwise_xor,
-    "LeftShift": np.left_shift,
     "Maximum": np.maximum,
     "Minimum": np.minimum,
     "Mul": np.multiply,
     "RealDiv": np.true_divide,
-    "RightShift": np.right_shift,
     "Sub": np.subtract,
 }
 for _name in _UNARY:
     op(_name, infer=elementwise, inplace=True)(_unary(_UNARY[_name]))
 for _name in _BINARY:
     op(_name, infer=elementwise, inplace=True)(_binary(_BINARY[_name]))
+
+
+def _shifted(ufunc: "np.ufunc") -> Compute:
+    """By as many bits as there are, but one, at most, and none at least."""
+
+    def compute(attrs: Attrs, x: NDArray, bits: NDArray, *, out: NDArray | None = None) -> Any:
+        return ufunc(x, np.clip(bits, 0, 8 * x.itemsize - 1), out=out)
+
+    return compute
+
+
+op("LeftShift", infer=elementwise, inplace=True)(_shifted(np.left_shift))
+op("RightShift", infer=elementwise, inplace=True)(_shifted(np.right_shift))
 
 
 @op("AddN", "AccumulateNV2", infer=same_as_all, inplace=True)
@@ -98,8 +109,9 @@ def round_half_to_even(attrs: Attrs, x: NDArray, *, out: NDArray | None = None) 
 
 @op("SquaredDifference", infer=elementwise, inplace=True)
 def squared_difference(attrs: Attrs, x: NDArray, y: NDArray, *, out: NDArray | None = None) -> Any:
-    """(x - y)²."""
-    return np.square(np.subtract(x, y, out=out), out=out)
+    """(x - y)², of complex numbers |x - y|²."""
+    difference = np.subtract(x, y, out=out)
+    return np.multiply(difference, np.conj(difference), out=out) if difference.dtype.kind == "c" else np.square(difference, out=out)
 
 
 def _divisor(y: NDArray) -> NDArray:
@@ -199,8 +211,8 @@ def power(attrs: Attrs, x: NDArray, y: NDArray, *, out: NDArray | None = None) -
 
 @op("ClipByValue", infer=same_as_first, inplace=True)
 def clip_by_value(attrs: Attrs, x: NDArray, low: NDArray, high: NDArray, *, out: NDArray | None = None) -> Any:
-    """min(max(x, low), high)."""
-    return np.minimum(np.maximum(x, low, out=out), high, out=out)
+    """max(min(x, high), low)."""
+    return np.maximum(np.minimum(x, high, out=out), low, out=out)
 
 
 def _cast_dtype(attrs: Attrs, operands: Any) -> Any:

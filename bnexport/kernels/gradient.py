@@ -13,6 +13,8 @@ from bnexport.kernels.index import strided_slice
 from bnexport.kernels.rules import elementwise, integers, known
 from bnexport.kernels.table import Abstract, Attrs, Compute, NDArray, op, shapes_differ
 
+_OF_POWERS = frozenset({"InvGrad", "ReciprocalGrad", "RsqrtGrad", "SqrtGrad"})
+"""Gradients that are zero where that of the result is, also where the derivative is infinite, as that of a square root at 0. They conjugate y."""
 _OF_RESULT: dict[str, Callable[[NDArray], NDArray]] = {
     "InvGrad": lambda y: -y * y,
     "ReciprocalGrad": lambda y: -y * y,
@@ -24,27 +26,30 @@ _OF_RESULT: dict[str, Callable[[NDArray], NDArray]] = {
 """The derivative of a function by its result y; the operands are y and the gradient of it."""
 
 
-def _by_result(derivative: Callable[[NDArray], NDArray]) -> Compute:
+def _by_result(derivative: Callable[[NDArray], NDArray], of_power: bool) -> Compute:
     def compute(attrs: Attrs, y: NDArray, dy: NDArray) -> NDArray:
-        return dy * derivative(y)
+        gradient = np.asarray(dy * derivative(y.conj() if of_power else y))
+        if of_power:
+            gradient[dy == 0] = 0
+        return gradient
 
     return compute
 
 
 for _name in _OF_RESULT:
-    op(_name, infer=elementwise)(_by_result(_OF_RESULT[_name]))
+    op(_name, infer=elementwise)(_by_result(_OF_RESULT[_name], _name in _OF_POWERS))
 
 
 @op("ReluGrad", infer=elementwise)
 def relu_grad(attrs: Attrs, dy: NDArray, x: NDArray) -> NDArray:
-    """dy where x > 0, else 0."""
-    return np.where(x > 0, dy, dy.dtype.type(0))
+    """dy where x > 0, else dy · 0."""
+    return np.multiply(dy, x > 0, dtype=dy.dtype)
 
 
 @op("Relu6Grad", infer=elementwise)
 def relu6_grad(attrs: Attrs, dy: NDArray, x: NDArray) -> NDArray:
-    """dy where 0 < x < 6, else 0."""
-    return np.where((x > 0) & (x < 6), dy, dy.dtype.type(0))
+    """dy where 0 < x < 6, else dy · 0."""
+    return np.multiply(dy, (x > 0) & (x < 6), dtype=dy.dtype)
 
 
 @op("LeakyReluGrad", infer=elementwise)

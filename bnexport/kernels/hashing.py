@@ -1,16 +1,18 @@
 """Text as numbers of buckets, by FarmHash's 64-bit fingerprint (farmhash.cc, namespace farmhashna), which TensorFlow promises never to change."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from bnexport.errors import GraphError
+from bnexport.kernels.rules import broadcast
 from bnexport.kernels.table import Abstract, Attrs, NDArray, op
 
 _ALL = (1 << 64) - 1
 _K0, _K1, _K2 = 0xC3A5C85C97CB3127, 0xB492B66FBE98F273, 0x9AE16A3B2F90404F
 _SEED = 81
+_CAT = 0xC6A4A7935BD1E995
 _BLOCK = 64
 
 
@@ -120,8 +122,83 @@ def _numbers(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
 @op("StringToHashBucketFast", infer=_numbers)
 def string_to_hash_bucket_fast(attrs: Attrs, x: NDArray) -> NDArray:
     """The fingerprint of each text modulo `num_buckets`: int64."""
+    return _buckets(attrs, x, fingerprint)
+
+
+def _buckets(attrs: Attrs, x: NDArray, number: Callable[[bytes], int]) -> NDArray:
     count = int(attrs["num_buckets"])
-    return np.array([fingerprint(text) % count for text in x.reshape(-1).tolist()], np.int64).reshape(x.shape)
+    return np.array([number(text) % count for text in x.reshape(-1).tolist()], np.int64).reshape(x.shape)
+
+
+def _murmur(text: bytes) -> int:
+    """MurmurHash64A with the seed that TensorFlow takes (tsl/platform/hash.cc)."""
+    value = 0xDECAFCAFFE ^ len(text) * _CAT & _ALL
+    for start in range(0, len(text) - 7, 8):
+        value = (value ^ _mixed(int.from_bytes(text[start : start + 8], "little") * _CAT) * _CAT & _ALL) * _CAT & _ALL
+    if rest := text[len(text) & ~7 :]:
+        value = (value ^ int.from_bytes(rest, "little")) * _CAT & _ALL
+    return _mixed(_mixed(value) * _CAT)
+
+
+def siphash(text: bytes, key: Sequence[int]) -> int:
+    """SipHash-2-4 (Aumasson and Bernstein 2012) with a key of two numbers of 64 bits."""
+    first, second = (number & _ALL for number in key)
+    a, b, c, d = first ^ 0x736F6D6570736575, second ^ 0x646F72616E646F6D, first ^ 0x6C7967656E657261, second ^ 0x7465646279746573
+    padded = text + bytes(7 - len(text) % 8) + bytes([len(text) % 256])
+    words = [int.from_bytes(padded[start : start + 8], "little") for start in range(0, len(padded), 8)]
+    for word in (*words, None):
+        if word is None:
+            c ^= 0xFF
+        else:
+            d ^= word
+        for _ in range(4 if word is None else 2):
+            a, c = a + b & _ALL, c + d & _ALL
+            b, d = _turned(b, 51) ^ a, _turned(d, 48) ^ c
+            a, c = _turned(a, 32) + d & _ALL, c + b & _ALL
+            b, d = _turned(b, 47) ^ c, _turned(d, 43) ^ a
+            c = _turned(c, 32)
+        if word is not None:
+            a ^= word
+    return a ^ b ^ c ^ d
+
+
+@op("StringToHashBucket", infer=_numbers)
+def string_to_hash_bucket(attrs: Attrs, x: NDArray) -> NDArray:
+    """The hash of each text that TensorFlow's first versions took, modulo `num_buckets`: int64."""
+    return _buckets(attrs, x, _murmur)
+
+
+@op("StringToHashBucketStrong", infer=_numbers)
+def string_to_hash_bucket_strong(attrs: Attrs, x: NDArray) -> NDArray:
+    """The hash of each text by `key`, two numbers, modulo `num_buckets`: int64."""
+    return _buckets(attrs, x, lambda text: siphash(text, attrs["key"]))
+
+
+def _crossed(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
+    return [Abstract(broadcast(*(o.shape for o in operands)), np.dtype(np.int64))]
+
+
+@op("HashedCross", infer=_crossed)
+def hashed_cross(attrs: Attrs, *features: NDArray) -> Any:
+    """One number for an element of each feature, which broadcast; int64, modulo `num_buckets` where that is not 0.
+
+    It is FingerprintCat64 (tensorflow/core/platform/fingerprint.h) of `hash_key` and one feature after the other: of text its fingerprint, or else
+    the number itself. SparseCross makes it of each combination of the elements of a row.
+    """
+    total = np.array(int(attrs["hash_key"]) & _ALL, np.uint64)
+    factor = np.uint64(_CAT)
+    for feature in features:
+        if feature.dtype.kind == "O":
+            number = np.array([fingerprint(text) for text in feature.reshape(-1).tolist()], np.uint64).reshape(feature.shape)
+        else:
+            number = feature.astype(np.int64).view(np.uint64)
+        total = (total ^ factor ^ _shifted(number * factor) * factor) * factor
+        total = _shifted(_shifted(total) * factor)
+    return (total % np.uint64(int(attrs["num_buckets"]) or (1 << 63) - 1)).astype(np.int64)
+
+
+def _shifted(x: NDArray) -> Any:
+    return x ^ x >> np.uint64(47)
 
 
 def _decimals(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:

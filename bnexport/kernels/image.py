@@ -129,7 +129,7 @@ def resize_area(attrs: Attrs, x: NDArray, size: NDArray) -> NDArray:
     result: NDArray = x.astype(np.float32, copy=False)
     for axis, to in enumerate(integers(size), start=1):
         n = x.shape[axis]
-        scale = _scale(attrs, n, to)
+        scale = _scale(attrs, n, to) or np.float32(n / np.float32(to))  # corners that are one pixel are not aligned
         start = np.arange(to, dtype=np.float32) * scale
         stop = np.arange(1, to + 1, dtype=np.float32) * scale
         weights = np.zeros((to, n), np.float32)

@@ -7,7 +7,7 @@ import numpy as np
 
 from bnexport.errors import GraphError
 from bnexport.kernels.rules import broadcast, is_half, same_as_first
-from bnexport.kernels.table import Abstract, Attrs, NDArray, op, shapes_differ
+from bnexport.kernels.table import Abstract, Attrs, Infer, NDArray, op, shapes_differ
 
 
 def product(a: NDArray, b: NDArray) -> NDArray:
@@ -170,6 +170,40 @@ def _solution(attrs: Attrs, a: NDArray, b: NDArray) -> NDArray:
 def matrix_triangular_solve(attrs: Attrs, a: NDArray, b: NDArray) -> NDArray:
     """MatrixSolve, of which only the lower triangle of a is looked at, or the upper one."""
     return _solution(attrs, np.tril(a) if attrs.get("lower", True) else np.triu(a), b)
+
+
+def _values_alone(of_many: str, flag: str) -> Infer:
+    """The shapes of what factorises matrices, where only the numbers are asked for, and not the vectors.
+
+    Vectors have no sign of their own, and another library's are others.
+    """
+
+    def infer(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
+        shape = operands[0].shape
+        if attrs.get(flag, True):
+            raise GraphError(
+                f"{of_many} are known up to their signs only, which bnexport would choose otherwise than TensorFlow; name an --output before"
+            )
+        if len(shape) < 2 or (flag == "compute_v" and shape[-1] != shape[-2]):
+            raise shapes_differ("matrices are needed", shape)
+        empty = Abstract((0,), operands[0].dtype)
+        values = Abstract((*shape[:-2], min(shape[-2:])), operands[0].dtype)
+        return [values, empty] if flag == "compute_v" else [values, empty, empty]
+
+    return infer
+
+
+@op("SelfAdjointEigV2", infer=_values_alone("eigenvectors", "compute_v"))
+def self_adjoint_eig(attrs: Attrs, x: NDArray) -> tuple[NDArray, NDArray]:
+    """The eigenvalues of symmetric matrices in ascending order; `compute_v` has to be false."""
+    return np.linalg.eigvalsh(x), np.zeros(0, x.dtype)
+
+
+@op("Svd", infer=_values_alone("singular vectors", "compute_uv"))
+def svd(attrs: Attrs, x: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+    """The singular values of matrices in descending order; `compute_uv` has to be false."""
+    empty = np.zeros(0, x.dtype)
+    return np.linalg.svd(x, compute_uv=False), empty, empty.copy()
 
 
 def _triples(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:

@@ -90,7 +90,11 @@ def max_pool(attrs: Attrs, x: NDArray) -> NDArray:
 
 def _largest(attrs: Attrs, x: NDArray) -> NDArray:
     images = first_to_last(x) if channels_first(attrs) else x
-    result = _running(images, pool_slides(attrs, images.shape), np.maximum, _lowest(x.dtype))
+    windows = pool_slides(attrs, images.shape)
+    result = _running(images, windows, np.maximum, _lowest(x.dtype))
+    if x.dtype in (np.float32, np.float64) and not np.min(result, initial=0) >= np.finfo(x.dtype).min:
+        # TensorFlow begins with the lowest number that there is, which -inf is below and NaN not above
+        result = np.fmax(_running(images, windows, np.fmax, np.nan), np.finfo(x.dtype).min)
     return np.ascontiguousarray(last_to_first(result)) if channels_first(attrs) else result
 
 

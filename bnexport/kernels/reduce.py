@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from bnexport.kernels.arithmetic import truncated_quotient
 from bnexport.kernels.rules import axis_of, integers, is_half, is_integer, known, same_as_first
 from bnexport.kernels.table import Abstract, Attrs, NDArray, Shape, op, shapes_differ
 
@@ -52,13 +53,13 @@ def sum_(attrs: Attrs, x: NDArray, axes: NDArray) -> Any:
 
 @op("Mean", infer=_reduction)
 def mean(attrs: Attrs, x: NDArray, axes: NDArray) -> Any:
-    """The mean over some axes; of integers, rounded towards zero."""
+    """The mean over some axes; of integers, rounded towards zero, and 0 where there are none. Their sum is taken in 64 bits."""
     at = _axes(axes, x.ndim)
-    total = np.add.reduce(x, axis=at, dtype=_accumulator(x, at), keepdims=attrs.get("keep_dims", False))
+    wide = np.dtype(np.uint64 if x.dtype.kind == "u" else np.int64) if is_integer(x.dtype) else _accumulator(x, at)
+    total = np.add.reduce(x, axis=at, dtype=wide, keepdims=attrs.get("keep_dims", False))
     count = _terms(x, at)
     if is_integer(x.dtype):
-        quotient = np.floor_divide(np.abs(total), count) * np.sign(total)
-        return quotient.astype(x.dtype, copy=False)
+        return truncated_quotient(total, total.dtype.type(max(count, 1))).astype(x.dtype)
     return np.true_divide(total, total.dtype.type(count)).astype(x.dtype, copy=False)
 
 
@@ -115,13 +116,18 @@ def _position(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
 @op("ArgMax", infer=_position)
 def arg_max(attrs: Attrs, x: NDArray, *axis: NDArray) -> Any:
     """The position of the first largest element along an axis, in `output_type` (int64 by default)."""
-    return np.argmax(x, axis=integers(axis[0])[0] if axis else 0).astype(attrs.get("output_type", "int64"), copy=False)
+    return np.argmax(_without_nan(x, -np.inf), axis=integers(axis[0])[0] if axis else 0).astype(attrs.get("output_type", "int64"), copy=False)
 
 
 @op("ArgMin", infer=_position)
 def arg_min(attrs: Attrs, x: NDArray, *axis: NDArray) -> Any:
     """The position of the first smallest element along an axis, in `output_type` (int64 by default)."""
-    return np.argmin(x, axis=integers(axis[0])[0] if axis else 0).astype(attrs.get("output_type", "int64"), copy=False)
+    return np.argmin(_without_nan(x, np.inf), axis=integers(axis[0])[0] if axis else 0).astype(attrs.get("output_type", "int64"), copy=False)
+
+
+def _without_nan(x: NDArray, instead: float) -> NDArray:
+    """NaN is no extreme; where there is nothing else, the first element is."""
+    return np.where(np.isnan(x), x.dtype.type(instead), x) if x.dtype.kind == "f" and np.isnan(x).any() else x
 
 
 def _cumulative(accumulate: "np.ufunc", neutral: int) -> Callable[[Attrs, NDArray, NDArray], Any]:

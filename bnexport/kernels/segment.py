@@ -39,11 +39,12 @@ def _inside(segments: NDArray, count: int) -> NDArray:
     return segments
 
 
-def _joined(kind: str, x: NDArray, segments: NDArray, count: int) -> NDArray:
+def _joined(kind: str, x: NDArray, segments: NDArray, count: int, least: float | None = None) -> NDArray:
+    """The slices of each segment joined, beginning with what a segment of none is, or with `least`."""
     flat = segments.reshape(-1)
     values = x.reshape(flat.size, *x.shape[segments.ndim :])
     ufunc, of_none = _KINDS[kind]
-    result = np.full((count, *values.shape[1:]), of_none(x.dtype), x.dtype)
+    result = np.full((count, *values.shape[1:]), of_none(x.dtype) if least is None else least, x.dtype)
     kept = flat >= 0
     ufunc.at(result, _inside(flat[kept], count), values[kept])
     return result
@@ -81,7 +82,8 @@ def _of_sorted(x: NDArray, segments: NDArray, kind: str) -> tuple[NDArray, NDArr
         raise InputError("the segments are not sorted, or one is negative")
     count = int(segments[-1]) + 1 if segments.size else 0
     number = np.bincount(segments, minlength=count)
-    joined = _joined(kind, x, segments, count)
+    infinite = {"Max": -np.inf, "Min": np.inf}.get(kind) if x.dtype.kind == "f" else None
+    joined = _joined(kind, x, segments, count, infinite)
     if kind != "Prod":
         joined[number == 0] = 0
     return joined, number

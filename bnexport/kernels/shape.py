@@ -9,6 +9,7 @@ import numpy as np
 from bnexport.errors import GraphError, InputError
 from bnexport.kernels.rules import (
     axis_of,
+    by_running,
     elementwise,
     integers,
     known,
@@ -115,6 +116,18 @@ def reverse(attrs: Attrs, x: NDArray, axes: NDArray) -> NDArray:
     return np.flip(x, tuple(integers(axes)))
 
 
+@view_op("Reverse")
+def reverse_marked(attrs: Attrs, x: NDArray, marked: NDArray) -> NDArray:
+    """ReverseV2 as it was until TensorFlow 1.0: with a truth value for each axis."""
+    return np.flip(x, tuple(np.flatnonzero(marked)))
+
+
+@op("ConjugateTranspose", infer=by_running(lambda attrs, x, permutation: x.transpose(integers(permutation))))
+def conjugate_transpose(attrs: Attrs, x: NDArray, permutation: NDArray) -> NDArray:
+    """The complex conjugates, their dimensions in another order."""
+    return np.array(x.transpose(integers(permutation)).conj())
+
+
 @op("ZerosLike", infer=same_as_first)
 def zeros_like(attrs: Attrs, x: NDArray) -> NDArray:
     """Zeros of x's shape and dtype."""
@@ -145,7 +158,9 @@ def _counted(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:
 def _count(start: NDArray, limit: NDArray, delta: NDArray) -> int:
     if delta == 0 or (limit - start) * delta < 0:
         raise GraphError(f"there is no range from {start} to {limit} by {delta}")
-    return math.ceil((float(limit) - float(start)) / float(delta)) if start.dtype.kind == "f" else -(-abs(int(limit) - int(start)) // abs(int(delta)))
+    if start.dtype.kind != "f":
+        return -(-abs(int(limit) - int(start)) // abs(int(delta)))
+    return math.ceil(abs((limit - start) / delta))  # in the numbers' own dtype, where 0.9 goes into 3.6 four times
 
 
 @op("Range", infer=_counted)
