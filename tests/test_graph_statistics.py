@@ -212,6 +212,17 @@ def shifted_by_the_average(tf, x, training):
     return normalised(tf, x, mean, variance)
 
 
+def over_axes_counted_from_the_last(tf, x, training):
+    """tf.nn.moments(x, [-2]), as people write it for tensors of several ranks."""
+    moving_mean, moving_variance = stored(tf, x)
+    if not training:
+        return normalised(tf, x, moving_mean, moving_variance)
+    mean, variance = tf.nn.moments(x, [-2])
+    tf.assign(moving_mean, moving_mean * 0.9 + mean * 0.1)
+    tf.assign(moving_variance, moving_variance * 0.9 + variance * 0.1)
+    return normalised(tf, x, mean, variance)
+
+
 def network(tf, norm, training):
     x = tf.placeholder(tf.float32, [None, 6], name="x")
     h = x
@@ -224,7 +235,7 @@ def network(tf, norm, training):
 HAND_WRITTEN = [
     by_hand, by_hand_subtracting, by_hand_adding, by_assign_moving_average, with_zero_debias, with_bessels_correction, with_mean_and_squares,
     by_a_decay_that_is_fed, by_the_mean_of_all, with_bessels_correction_for_any_batch, with_bessels_correction_by_size, shifted_by_the_average,
-    weighted,
+    weighted, over_axes_counted_from_the_last,
 ]  # fmt: skip
 
 
@@ -442,6 +453,27 @@ def test_one_layer_keeps_the_batchs_statistics(tf, live):
     (expected,) = live.outputs(lambda: build(False), saved.variables)
     program = saved.matches(expected={"y": expected})
     assert all(name.startswith("layer0") for name in program.conversion["uses_batch"])
+
+
+def test_a_mean_over_the_batch_whose_axis_is_counted_from_the_last_is_told_of(tf, live):
+    def build():
+        x, y = network(tf, lambda tf, h, _: normalised(tf, h, *tf.nn.moments(h, [-2])), True)
+        return Net({x: rows(8, 6)}, [y])
+
+    assert "scores depend on the batch: layer0/moments/mean" in live(build).matches().conversion["warnings"][0]
+
+
+@pytest.mark.parametrize("shapes", [True, False], ids=["noted", "not noted"])
+def test_which_axes_are_the_batchs(shapes):
+    from bnexport.graph.axes import are_of_batch
+    from bnexport.graph.graphdef import Graph, Node, Ref
+
+    def node(name, op, inputs, shape):
+        return Node(name, op, [Ref(n) for n in inputs], [], {"_output_shapes": [shape]} if shapes else {})
+
+    graph = Graph({n.name: n for n in [node("w", "VariableV2", [], [6, 4]), node("x", "MatMul", ["w", "w"], [None, 4]), node("y", "Relu", ["x"], [None, 4])]})
+    assert are_of_batch(graph, Ref("y"), [-2])
+    assert not are_of_batch(graph, Ref("y"), [-1])
 
 
 @pytest.mark.parametrize("choice", ["batch", "moving"])

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from bnexport.errors import BnexportError
 from bnexport.graph import ops
+from bnexport.graph.axes import are_of_batch, noted_shape
 from bnexport.graph.graphdef import Graph, Node, Ref
 from bnexport.graph.names import as_array
 
@@ -368,7 +369,6 @@ def _reduces_batch(graph: Graph, node: Node) -> bool:
     axes = graph.node(skip_identities(graph, node.inputs[1]).node)
     if axes.op != "Const":
         return axes.op == "Range"  # all axes, of an unknown rank
-    data = node.inputs[0]
-    shapes = graph.node(data.node).attrs.get("_output_shapes") or []
-    shape = shapes[data.output] if data.output < len(shapes) else None
-    return 0 in axes.attrs["value"].reshape(-1) and (shape is None or len(shape) <= 2 or axes.attrs["value"].size > 1)
+    data, listed = node.inputs[0], axes.attrs["value"].reshape(-1)
+    shape = noted_shape(graph, data)
+    return are_of_batch(graph, data, listed) and (shape is None or len(shape) <= 2 or listed.size > 1)

@@ -19,6 +19,7 @@ import numpy as np
 
 from bnexport.errors import AmbiguousNetwork, BnexportError
 from bnexport.graph import ops
+from bnexport.graph.axes import are_of_batch, counted_from_first
 from bnexport.graph.flow import belongs_to_training
 from bnexport.graph.graphdef import Node, Ref, topological
 from bnexport.graph.live import Live
@@ -341,15 +342,19 @@ def _reduces_batch(live: Live, ref: Ref) -> bool:
         if ops.in_training_mode(node):
             return ref.output in (1, 2) and node.name == ref.node
         if node.op in ("Mean", "Sum") and len(node.inputs) == 2:
-            return 0 in _axes(live, node)
+            return _goes_over_batch(live, node)
         if node.op in _STATISTICAL:
             stack.extend(live.inputs(node))
     return False
 
 
 def _axes(live: Live, node: Node) -> list[int]:
-    axes = live.inputs(node)[1]
-    return [] if live.is_dynamic(axes) else [int(a) for a in live.value(axes).reshape(-1)]
+    data, axes = live.inputs(node)
+    return [] if live.is_dynamic(axes) else counted_from_first(live.graph, data, live.value(axes).reshape(-1))
+
+
+def _goes_over_batch(live: Live, node: Node) -> bool:
+    return are_of_batch(live.graph, live.inputs(node)[0], _axes(live, node))
 
 
 def refuse_mixtures(live: Live, roots: list[str], replaced: list[Replacement]) -> None:
@@ -363,7 +368,7 @@ def refuse_mixtures(live: Live, roots: list[str], replaced: list[Replacement]) -
     over = {made: r for r in replaced if r.statistic in used for made in _made_of(live, r.statistic)}
     for name in reversed(names) if over else []:  # the variance is computed after the mean that it needs
         node = live.graph.nodes[name]
-        if node.op in ("Mean", "Sum") and live.is_dynamic(Ref(name)) and len(node.inputs) == 2 and 0 in _axes(live, node):
+        if node.op in ("Mean", "Sum") and live.is_dynamic(Ref(name)) and len(node.inputs) == 2 and _goes_over_batch(live, node):
             for made in _made_of(live, Ref(name)):
                 if (r := over.get(made)) is not None:
                     raise AmbiguousNetwork(
@@ -404,5 +409,5 @@ def batch_statistics(live: Live, roots: list[str]) -> list[str]:
     return [
         n.name
         for n in nodes
-        if ops.in_training_mode(n) or (n.op in ("Mean", "Sum") and live.is_dynamic(Ref(n.name)) and len(n.inputs) == 2 and 0 in _axes(live, n))
+        if ops.in_training_mode(n) or (n.op in ("Mean", "Sum") and live.is_dynamic(Ref(n.name)) and len(n.inputs) == 2 and _goes_over_batch(live, n))
     ]
