@@ -1,4 +1,4 @@
-"""Which reductions go over the batch, as far as the graph tells before anything is evaluated: by the shapes that TensorFlow noted, or by operators."""
+"""Which reductions go over the batch, as far as the graph tells before anything is evaluated: by shapes that TensorFlow noted, or by operators."""
 
 from collections.abc import Iterable
 
@@ -9,8 +9,8 @@ _RANKS = {"MatMul": 2, "Conv2D": 4, "DepthwiseConv2dNative": 4, "Conv2DBackpropI
     ops.BATCH_NORMS, 4
 )
 _SAME_RANK = ops.PASS_THROUGH | ops.SWITCHES | ops.MERGES | frozenset(
-    {"BiasAdd", "Relu", "Relu6", "Elu", "Selu", "LeakyRelu", "Sigmoid", "Tanh", "Softplus", "Softsign", "Softmax", "Square", "Sqrt", "Rsqrt", "Abs", "Exp",
-     "Log", "Neg", "Cast"}
+    {"BiasAdd", "Relu", "Relu6", "Elu", "Selu", "LeakyRelu", "Sigmoid", "Tanh", "Softplus", "Softsign", "Softmax", "Square", "Sqrt", "Rsqrt", "Abs",
+     "Exp", "Log", "Neg", "Cast"}
 )  # fmt: skip
 _BROADCAST = frozenset({"Add", "AddV2", "Sub", "Mul", "RealDiv", "Div", "Maximum", "Minimum", "SquaredDifference"})
 _FAR = 24  # nodes that a rank is looked for behind

@@ -1,0 +1,101 @@
+"""What a graph computes over the batch: means and variances, but any other value as well in which the rows of its data are no more told apart."""
+
+from bnexport.graph import ops
+from bnexport.graph.axes import are_of_batch, counted_from_first, noted_shape
+from bnexport.graph.graphdef import Node, Ref, topological
+from bnexport.graph.live import Live
+from bnexport.graph.shapes import Shapes
+
+_OF_STATISTICS = frozenset(
+    {"Add", "AddV2", "Sub", "Mul", "AddN", "RealDiv", "Div", "DivNoNan", "Neg", "Cast", "Squeeze", "Reshape", "Square", "SquaredDifference", "Sqrt",
+     "Rsqrt", "Reciprocal", "Inv", "Pow", "Log", "Exp", "Abs", "Maximum", "Minimum", "ClipByValue", "StridedSlice", "ExpandDims", "Transpose"}
+)  # fmt: skip
+"""What statistics are made with, from the reduction on: variances, deviations, logarithms of these, what is clipped."""
+_CONTRACTIONS = frozenset({"MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum", "TopK", "TopKV2"})
+"""What sums over rows, or chooses among them, without being a reduction, wherever its result has none."""
+_KEEPS_DATA = frozenset({"Square", "SquaredDifference", "Sub", "Abs"})
+_NEARBY = 48  # nodes walked through between a reduction over the batch and the assignment of its average
+
+
+def is_over_batch(live: Live, ref: Ref) -> bool:
+    """Whether a value is a statistic over the batch: a fused batch norm's in training mode, or made of a reduction over the rows, nearby."""
+    stack = [ref]
+    seen: set[str] = set()
+    while stack and len(seen) < _NEARBY:
+        name = stack.pop(0).node
+        if name in seen:
+            continue
+        seen.add(name)
+        node = live.graph.nodes[name]
+        if ops.in_training_mode(node):
+            return ref.output in (1, 2) and node.name == ref.node
+        if _is_reduction(node):
+            return _goes_over_batch(live, node)
+        if node.op in _CONTRACTIONS:
+            return _loses_rows(live, node)
+        if node.op in _OF_STATISTICS:
+            stack.extend(live.inputs(node))
+    return False
+
+
+def _is_reduction(node: Node) -> bool:
+    return node.op in ops.REDUCTIONS and len(node.inputs) == 2
+
+
+def _axes(live: Live, node: Node) -> list[int]:
+    data, axes = live.inputs(node)
+    return [] if live.is_dynamic(axes) else counted_from_first(live.graph, data, live.value(axes).reshape(-1))
+
+
+def _goes_over_batch(live: Live, node: Node) -> bool:
+    return are_of_batch(live.graph, live.inputs(node)[0], _axes(live, node))
+
+
+def _loses_rows(live: Live, node: Node) -> bool:
+    """Whether a result has a fixed size where an operand has an open one, by the shapes that TensorFlow noted."""
+    made = noted_shape(live.graph, Ref(node.name))
+    taken = [noted_shape(live.graph, ref) for ref in node.inputs]
+    return made is not None and None not in made and any(shape is not None and None in shape for shape in taken)
+
+
+def data_of(live: Live, statistic: Ref) -> set[tuple[Ref, tuple[int, ...]]]:
+    """The data that a statistic is taken over, with the axes: for mean((x - mean)²) and mean(x²), as for mean(x), it is x."""
+    found = set()
+    stack = [statistic]
+    seen: set[Ref] = set()
+    while stack and len(seen) < _NEARBY:
+        ref = stack.pop(0)
+        if ref in seen:
+            continue
+        seen.add(ref)
+        node = live.graph.nodes[ref.node]
+        if _is_reduction(node):
+            axes = tuple(_axes(live, node))
+            data = [live.inputs(node)[0]]
+            while data:
+                taken = live.graph.nodes[data[0].node]
+                if taken.op in _KEEPS_DATA:
+                    data.extend(r for r in live.inputs(taken) if live.is_dynamic(r))
+                found.add((data.pop(0), axes))
+        elif node.op in _OF_STATISTICS:
+            stack.extend(live.inputs(node))
+    return found
+
+
+def reductions_over_batch(live: Live, names: list[str]) -> list[str]:
+    """Which of some nodes reduce data over the batch."""
+    nodes = (live.graph.nodes[name] for name in names)
+    return [n.name for n in nodes if _is_reduction(n) and live.is_dynamic(Ref(n.name)) and _goes_over_batch(live, n)]
+
+
+def batch_statistics(live: Live, roots: list[str], shapes: Shapes) -> list[str]:
+    """The nodes among the ancestors of `roots` that take statistics over the batch, so that scores depend on what is in it."""
+    names = topological(live.graph, roots, live.inputs)
+    reductions = set(reductions_over_batch(live, names))
+
+    def mixes(node: Node) -> bool:
+        if node.op not in _CONTRACTIONS or Ref(node.name) not in shapes.found or None in shapes.of(Ref(node.name)):
+            return False
+        return any(None in shapes.of(ref) for ref in live.inputs(node) if ref in shapes.found)
+
+    return [name for name in names if name in reductions or ops.in_training_mode(node := live.graph.nodes[name]) or mixes(node)]
