@@ -565,6 +565,27 @@ def test_a_fused_batch_norm_that_averages_by_itself(tf, live):
     saved.matches(expected={"y": expected})
 
 
+def test_rows_that_stand_in_columns(tf, live):
+    """x is features × any number of rows, as W·x + b has them: the batch's axis is the second."""
+
+    def build(training):
+        x = h = tf.placeholder(tf.float32, [6, None], name="x")
+        for i, (width, units) in enumerate(((6, 8), (8, 7))):
+            with tf.variable_scope(f"layer{i}"):
+                h = tf.matmul(tf.get_variable("w", [units, width]), h)
+                kept = [tf.get_variable(n, [units, 1], trainable=False) for n in ("moving_mean", "moving_variance")]
+                statistics = tf.nn.moments(h, [1], keep_dims=True)
+                for variable, statistic in zip(kept, statistics, strict=True):
+                    tf.assign(variable, variable * 0.9 + statistic * 0.1)
+                beta, gamma = (tf.get_variable(n, [units, 1]) for n in ("beta", "gamma"))
+                h = tf.nn.tanh(tf.nn.batch_normalization(h, *(statistics if training else kept), beta, gamma, 1e-3))
+        return Net({x: rows(6, 5)}, [tf.matmul(tf.get_variable("out", [3, 7]), h, name="y")])
+
+    saved = live(lambda: build(True))
+    (expected,) = live.outputs(lambda: build(False), saved.variables)
+    assert "uses_batch" not in saved.matches(expected={"y": expected}).conversion
+
+
 @pytest.mark.parametrize("cond_v2", [False, True])
 @pytest.mark.parametrize("choice", ["auto", "moving"])
 def test_where_a_flag_moves_averages_that_inference_does_not_take_it_takes_the_batchs(tf, live, choice, cond_v2):

@@ -19,6 +19,7 @@ import numpy as np
 
 from bnexport.errors import AmbiguousNetwork, BnexportError
 from bnexport.graph import ops
+from bnexport.graph.axes import noted_shape
 from bnexport.graph.branches import flags_of
 from bnexport.graph.flow import belongs_to_training
 from bnexport.graph.graphdef import Node, Ref, topological
@@ -260,6 +261,9 @@ def _divided(live: Live, written: Ref) -> set[str]:
 
 def _batch_is_fixed(live: Live, statistic: Ref) -> bool:
     """Whether a statistic is taken over a batch that is fed, of a size that the graph fixes."""
+    reduced = [(noted_shape(live.graph, data) or [], axes) for data, axes in data_of(live, statistic)]
+    if any(axes and all(0 <= axis < len(shape) and shape[axis] is None for axis in axes) for shape, axes in reduced):
+        return False  # there are as many as columns, in a matrix of features and any number of rows
     names = topological(live.graph, [statistic.node], live.inputs)
     fed = [live.graph.nodes[n] for n in names if ops.is_source(live.graph.nodes[n])]
     shapes = [
