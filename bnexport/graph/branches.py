@@ -6,6 +6,7 @@ gathered per *flag*, the placeholder, variable or constant that predicates are c
 one of them (a dropout, an update of moving averages) tells for all.
 """
 
+import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -27,6 +28,7 @@ _KEEP_STATISTICS = ops.PASS_THROUGH | ops.SWITCHES | frozenset(
     {"Squeeze", "ExpandDims", "Reshape", "Sub", "Add", "AddV2", "Mul", "Square", "SquaredDifference", "RealDiv", "Sqrt", "Rsqrt", "Cast", "IdentityN"}
 )  # fmt: skip
 _COMPARES = frozenset({"Equal", "NotEqual"})
+_COMBINATIONS = 64  # of flags' values, among which one has to give what predicates are to be
 _NEARBY = 24  # nodes looked at behind a Merge for a reduction over the batch: moments are made of a handful
 _DOMAINS: dict[str, tuple[Any, ...]] = {"b": (False, True), "i": (0, 1, 2, -1), "u": (0, 1, 2), "f": (1.0, 0.0, 0.5)}
 
@@ -200,7 +202,57 @@ def find_flags(branches: Branches, evaluate: Evaluate, given: dict[Ref, Any], ac
         if flag is not None:
             found_flags.append(flag)
             known[Ref(flag.node)] = flag.value
+    for leaves, candidates in by_flags.items():
+        free = [name for name in leaves if Ref(name) not in known]
+        if len(leaves) > 1 and free:
+            domains = {name: _domain(graph, name, candidates, actual) for name in free}
+            found_flags.extend(_decide_together(branches, domains, candidates, predicates, merges, evaluate, known))
     return found_flags
+
+
+def _decide_together(
+    branches: Branches,
+    domains: dict[str, tuple[Any, ...]],
+    candidates: list[Ref],
+    predicates: dict[Ref, tuple[list[str], list[str]]],
+    merges: dict[Ref, list[Node]],
+    evaluate: Evaluate,
+    known: dict[Ref, Any],
+) -> list[Flag]:
+    """Predicates of several flags (training and not frozen): what they are at inference, where their sides tell. Of the flags that tells nothing."""
+    wanted: dict[Ref, tuple[int, str]] = {}
+    for predicate in candidates:
+        sides = predicates[predicate] if any(predicates[predicate]) else _statistics_evidence(branches, predicate, merges.get(predicate, []))
+        if predicate.output == 0 and bool(sides[0]) != bool(sides[1]):
+            wanted[predicate] = (0, sides[1][0]) if sides[1] else (1, sides[0][0])
+    possible: dict[Ref, set[bool]] = {predicate: set() for predicate in candidates}
+    for values in itertools.islice(itertools.product(*domains.values()), _COMBINATIONS):
+        assumed = {**known, **{Ref(name): as_array(value) for name, value in zip(domains, values, strict=True)}}
+        try:
+            results = {predicate: bool(evaluate(predicate, assumed)) for predicate in candidates}
+        except BnexportError:
+            return []
+        if all(results[predicate] == bool(value) for predicate, (value, _) in wanted.items()):
+            for predicate, result in results.items():
+                possible[predicate].add(result)
+    nodes = branches.graph.nodes
+    told = {predicate: f"on the other side {why}" for predicate, (_, why) in wanted.items()}
+    if all(len(domain) == len(_DOMAINS["b"]) for domain in domains.values()):  # (of numbers only some were tried)
+        given = next((f"as {predicate} is" for predicate in wanted), f"whatever {' and '.join(domains)} may be")
+        told = {**dict.fromkeys(candidates, given), **told}
+    return [
+        Flag(predicate.node, nodes[predicate.node].op, next(iter(possible[predicate])), why)
+        for predicate, why in told.items()
+        if predicate.output == 0 and len(possible[predicate]) == 1
+    ]
+
+
+def _domain(graph: Graph, name: str, predicates: Iterable[Ref], actual: Callable[[Node], Any]) -> tuple[Any, ...]:
+    """The values that a flag may have, its own first."""
+    node = graph.nodes[name]
+    present = actual(node)
+    domain = _words(graph, predicates) if node.attrs.get("dtype") == "object" else _DOMAINS.get(_kind(node), ())
+    return domain if present is None else (present, *(v for v in domain if v != present))
 
 
 def _own_evidence(
@@ -212,13 +264,15 @@ def _own_evidence(
 ) -> dict[Ref, tuple[list[str], list[str]]]:
     """The evidence that speaks of this flag.
 
-    A flag with a value of its own, such as use_bn = true, is not spoken of by training that another flag within its condition brings about, which
-    has to be fed.
+    use_bn is not spoken of by training that another flag within its condition brings about, which has to be fed; nor, if it has a value of its own,
+    by training that such a flag around it brings about.
     """
     nodes = branches.graph.nodes
+    fed = {p for leaves, found in by_flags.items() if name not in leaves and all(actual(nodes[n]) is None for n in leaves) for p in found}
     if actual(nodes[name]) is None:
-        return predicates
-    fed = {p for leaves, found in by_flags.items() if leaves != {name} and all(actual(nodes[n]) is None for n in leaves) for p in found}
+        mine = {p for leaves, found in by_flags.items() if name in leaves for p in found}
+        switches = [node for node in nodes.values() if node.op in ops.SWITCHES] if fed else []
+        fed &= {branches.predicate_of(s) for s in switches if any(predicate in mine for predicate, _ in branches.sides.get(s.name, ()))}
 
     def own(whats: list[str]) -> list[str]:
         return [what for what in whats if not any(predicate in fed for predicate, _ in branches.evidence_at.get(what, ()))]
@@ -238,9 +292,7 @@ def _decide(
 ) -> Flag | None:
     node = branches.graph.nodes[name]
     present = actual(node)
-    domain = _words(branches.graph, candidates) if node.attrs.get("dtype") == "object" else _DOMAINS.get(_kind(node), ())
-    if present is not None:
-        domain = (present, *(v for v in domain if v != present))
+    domain = _domain(branches.graph, name, candidates, actual)
     evidence = {p: predicates[p] for p in candidates}
     if not any(e[0] or e[1] for e in evidence.values()):
         evidence = {p: _statistics_evidence(branches, p, merges.get(p, [])) for p in candidates}
