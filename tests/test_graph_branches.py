@@ -209,20 +209,65 @@ def test_where_on_the_flag(tf, live):
     live(build).matches()
 
 
-def test_arithmetic_with_the_flag_needs_its_value(tf, live):
-    """training * batch + (1 - training) * population: the flag is a number that is multiplied, which only the user can set."""
+def weighing(phase, mirrored=False):
+    """phase * batch + (1 - phase) * population."""
 
+    def choose(a, b):
+        weigh = lambda batch, stored: (1.0 - phase) * batch + stored * phase if mirrored else batch * phase + stored * (1.0 - phase)  # noqa: E731
+        return tuple(weigh(*pair) for pair in zip(a(), b(), strict=True))
+
+    return choose
+
+
+@pytest.mark.parametrize(
+    ("kind", "mirrored", "found"),
+    [
+        ("float", False, 0.0),
+        ("float", True, 1.0),
+        ("int", False, 0),
+        ("bool", False, False),
+        ("default", False, 0.0),
+        ("variable", False, False),
+        ("text", False, ""),
+    ],
+)
+def test_a_flag_that_weighs_statistics(tf, live, kind, mirrored, found):
     def build():
-        phase = tf.placeholder(tf.float32, [], name="phase")
+        if kind == "variable":
+            flag = tf.get_variable("phase", [], tf.bool, initializer=tf.constant_initializer(True), trainable=False)
+        elif kind == "default":
+            flag = tf.placeholder_with_default(1.0, [], name="phase")
+        else:
+            flag = tf.placeholder({"float": tf.float32, "int": tf.int32, "bool": tf.bool, "text": tf.string}[kind], [], name="phase")
+        number = tf.cast(tf.equal(flag, "train") if kind == "text" else flag, tf.float32)
+        x, y = network(tf, weighing(number, mirrored), without_updates)
+        return Net({x: rows(5, 6)}, [y], {flag: found})
 
-        def choose(a, b):
-            (m, v), (pm, pv) = a(), b()
-            return m * phase + pm * (1.0 - phase), v * phase + pv * (1.0 - phase)
+    saved = live(build)
+    program = saved.matches()
+    assert flags(program) == {"phase": found}
+    assert program.conversion["unfolded"] == []
+    assert program.conversion["warnings"] == []
+    saved.matches(set_values={"phase": found})
 
-        x, y = network(tf, choose, without_updates)
-        return Net({x: rows(5, 6)}, [y], {phase: 0.0})
 
-    live(build).matches(set_values={"phase": 0.0})
+def test_a_number_that_was_learnt_is_no_flag(tf, live):
+    def build():
+        x, y = network(tf, weighing(tf.get_variable("gate", [], initializer=tf.constant_initializer(0.3))), without_updates)
+        return Net({x: rows(5, 6)}, [y])
+
+    assert flags(live(build).matches()) == {}
+
+
+def test_a_decay_that_is_fed_is_no_flag(tf, live):
+    def build():
+        x, decay = tf.placeholder(tf.float32, [None, 6], name="x"), tf.placeholder(tf.float32, [], name="decay")
+        h = dense(tf, x, 4, "a")
+        centre = tf.get_variable("centre", [4], trainable=False)
+        tf.assign(centre, centre * decay + tf.reduce_mean(h, 0) * (1.0 - decay))
+        return Net({x: rows(5, 6)}, [dense(tf, h - centre, 3, "b")])
+
+    assert flags(live(build).matches()) == {}
 
 
 @BOTH

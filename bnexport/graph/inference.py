@@ -19,7 +19,7 @@ from bnexport.graph.labels import take_rows_of_inputs
 from bnexport.graph.live import Live
 from bnexport.graph.lower import Lowered, lower, missing_operators
 from bnexport.graph.names import find_named
-from bnexport.graph.over_batch import batch_statistics
+from bnexport.graph.over_batch import batch_statistics, drop_weightless
 from bnexport.graph.provenance import by_key, untouched_statistics
 from bnexport.graph.shapes import Shapes, follow
 from bnexport.graph.statistics import Replacement, averages_kept, refuse_mixtures, use_moving_statistics
@@ -98,6 +98,7 @@ def read_inference(location: Location, options: Options) -> Inference:
         from bnexport.graph.sparse_inputs import write_out_sparse
 
         write_out_sparse(live)
+    drop_weightless(live)
     moving = use_moving_statistics(live, options.statistics)
     choose_by_data(live)
     if _holds(graph, *_STITCHES):

@@ -10,7 +10,8 @@ import numpy as np
 
 from bnexport.errors import AmbiguousNetwork, BnexportError, GraphError, TensorNotFound, UnsupportedOps
 from bnexport.graph import ops
-from bnexport.graph.branches import Branches, Flag, find_branches, find_flags, flags_of
+from bnexport.graph.branches import Branches, find_branches
+from bnexport.graph.flags import Flag, find_flags, flags_of
 from bnexport.graph.graphdef import Graph, Node, Ref, constant_node, topological
 from bnexport.graph.names import as_array, as_declared
 from bnexport.graph.variables import Variables

@@ -58,6 +58,26 @@ def _loses_rows(live: Live, node: Node) -> bool:
     return made is not None and None not in made and any(shape is not None and None in shape for shape in taken)
 
 
+def drop_weightless(live: Live) -> None:
+    """Takes away statistics over the batch that are multiplied by the number zero: 0 * batch + 1 * moving is the moving one.
+
+    An average that does not move at inference, for its decay is 1 there, is an average all the same.
+    """
+    written = {live.resolve(ref) for n in live.graph.nodes.values() if ops.is_assignment(n.op) for ref in n.inputs[1:]}
+    sums = [n for n in live.graph.nodes.values() if n.op in ("Add", "AddV2") and not ops.is_gradient(n)]
+    for node in (n for n in sums if Ref(n.name) not in written):
+        first, second = live.inputs(node)
+        for ref, other in ((first, second), (second, first)):
+            made = live.graph.nodes[ref.node]
+            shapes = [noted_shape(live.graph, r) for r in (Ref(node.name), other)]
+            if made.op != "Mul" or not live.is_dynamic(ref) or (None not in shapes and shapes[0] != shapes[1]):
+                continue
+            weights = [live.value(r) for r in live.inputs(made) if not live.is_dynamic(r) and not live.variables_behind(r)]
+            if len(weights) == 1 and weights[0].size == 1 and not weights[0].item() and is_over_batch(live, ref):
+                live.replace(Ref(node.name), other)
+                break
+
+
 def data_of(live: Live, statistic: Ref) -> set[tuple[Ref, tuple[int, ...]]]:
     """The data that a statistic is taken over, with the axes: for mean((x - mean)²) and mean(x²), as for mean(x), it is x."""
     found = set()

@@ -20,7 +20,7 @@ import numpy as np
 from bnexport.errors import AmbiguousNetwork, BnexportError
 from bnexport.graph import ops
 from bnexport.graph.axes import noted_shape
-from bnexport.graph.branches import flags_of
+from bnexport.graph.flags import flags_of
 from bnexport.graph.flow import belongs_to_training
 from bnexport.graph.graphdef import Node, Ref, topological
 from bnexport.graph.live import Live
