@@ -212,6 +212,17 @@ def shifted_by_the_average(tf, x, training):
     return normalised(tf, x, mean, variance)
 
 
+def taken_twice(tf, x, training):
+    """One function updates the averages and another normalises, each with moments of its own."""
+    moving_mean, moving_variance = stored(tf, x)
+    if not training:
+        return normalised(tf, x, moving_mean, moving_variance)
+    mean, variance = tf.nn.moments(x, [0])
+    tf.assign(moving_mean, moving_mean * 0.9 + mean * 0.1)
+    tf.assign(moving_variance, moving_variance * 0.9 + variance * 0.1)
+    return normalised(tf, x, *tf.nn.moments(x, [0]))
+
+
 def over_axes_counted_from_the_last(tf, x, training):
     """tf.nn.moments(x, [-2]), as people write it for tensors of several ranks."""
     moving_mean, moving_variance = stored(tf, x)
@@ -304,8 +315,8 @@ def network(tf, norm, training):
 HAND_WRITTEN = [
     by_hand, by_hand_subtracting, by_hand_adding, by_assign_moving_average, with_zero_debias, with_bessels_correction, with_mean_and_squares,
     by_a_decay_that_is_fed, by_the_mean_of_all, with_bessels_correction_for_any_batch, with_bessels_correction_by_size, shifted_by_the_average,
-    weighted, over_axes_counted_from_the_last, of_the_inverse_deviation, of_the_logarithm, of_the_clipped_deviation, of_the_unbiased_variance,
-    of_absolute_deviations, of_extremes, of_products,
+    weighted, taken_twice, over_axes_counted_from_the_last, of_the_inverse_deviation, of_the_logarithm, of_the_clipped_deviation,
+    of_the_unbiased_variance, of_absolute_deviations, of_extremes, of_products,
 ]  # fmt: skip
 
 
@@ -541,6 +552,42 @@ def test_whatever_the_batch_decides_is_told_of(tf, live, over_batch):
         return Net({x: rows(8, 6)}, [tf.matmul(h + over_batch(tf, h), tf.get_variable("w", [4, 3]), name="y")])
 
     assert "scores depend on the batch" in live(build).matches().conversion["warnings"][0]
+
+
+def test_what_is_no_statistic_of_the_batch_is_not_told_of(tf, live):
+    """Numbers of rows, and the longest of several lengths."""
+
+    def build():
+        x, lengths = tf.placeholder(tf.float32, [None, 5, 4], name="x"), tf.placeholder(tf.int32, [None], name="lengths")
+        steps = tf.range(5)[None, :, None] + 0 * tf.reduce_max(lengths)
+        h = x * tf.cast(steps < lengths[:, None, None], tf.float32)
+        return Net({x: rows(3, 5, 4), lengths: [1, 5, 2]}, [tf.reduce_sum(tf.tensordot(h, tf.get_variable("w", [4, 3]), 1), 1, name="y")])
+
+    assert live(build).matches().conversion["warnings"] == []
+
+
+def test_a_mean_over_steps_that_come_first_is_none_over_the_batch(tf, live):
+    def build():
+        x = tf.placeholder(tf.float32, [5, None, 4], name="x")
+        return Net({x: rows(5, 3, 4)}, [tf.matmul(tf.reduce_mean(x, 0) + tf.reduce_max(x, 0), tf.get_variable("w", [4, 3]), name="y")])
+
+    assert live(build).matches().conversion["warnings"] == []
+
+
+def test_averages_of_statistics_that_are_put_together(tf, live):
+    def norm(tf, x, training):
+        ema = tf.train.ExponentialMovingAverage(0.9)
+        both = tf.stack(tf.nn.moments(x, [0]), name="variance")
+        ema.apply([both])
+        return normalised(tf, x, *tf.unstack(tf.abs(both if training else ema.average(both))))
+
+    def build(training):
+        x, y = network(tf, norm, training)
+        return Net({x: rows(8, 6)}, [y])
+
+    saved = live(lambda: build(True))
+    (expected,) = live.outputs(lambda: build(False), saved.variables)
+    assert "uses_batch" not in saved.matches(expected={"y": expected}).conversion
 
 
 def test_a_fused_batch_norm_that_averages_by_itself(tf, live):

@@ -1,5 +1,8 @@
 """What a graph computes over the batch: means and variances, but any other value as well in which the rows of its data are no more told apart."""
 
+from collections.abc import Iterable
+from typing import Any
+
 from bnexport.graph import ops
 from bnexport.graph.axes import are_of_batch, counted_from_first, noted_shape
 from bnexport.graph.graphdef import Node, Ref, topological
@@ -8,12 +11,14 @@ from bnexport.graph.shapes import Shapes
 
 _OF_STATISTICS = frozenset(
     {"Add", "AddV2", "Sub", "Mul", "AddN", "RealDiv", "Div", "DivNoNan", "Neg", "Cast", "Squeeze", "Reshape", "Square", "SquaredDifference", "Sqrt",
-     "Rsqrt", "Reciprocal", "Inv", "Pow", "Log", "Exp", "Abs", "Maximum", "Minimum", "ClipByValue", "StridedSlice", "ExpandDims", "Transpose"}
+     "Rsqrt", "Reciprocal", "Inv", "Pow", "Log", "Exp", "Abs", "Maximum", "Minimum", "ClipByValue", "StridedSlice", "ExpandDims", "Transpose",
+     "Pack", "Unpack", "ConcatV2", "Split"}
 )  # fmt: skip
 """What statistics are made with, from the reduction on: variances, deviations, logarithms of these, what is clipped."""
 _CONTRACTIONS = frozenset({"MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum", "TopK", "TopKV2"})
 """What sums over rows, or chooses among them, without being a reduction, wherever its result has none."""
 _KEEPS_DATA = frozenset({"Square", "SquaredDifference", "Sub", "Abs"})
+_DEEP = 8  # operators from a statistic to its data
 _NEARBY = 48  # nodes walked through between a reduction over the batch and the assignment of its average
 
 
@@ -102,6 +107,29 @@ def data_of(live: Live, statistic: Ref) -> set[tuple[Ref, tuple[int, ...]]]:
     return found
 
 
+def computed_again(live: Live, statistics: Iterable[Ref]) -> dict[Ref, Ref]:
+    """For each further value that is the same statistic of the same data, as where moments are taken twice: the statistic that it equals."""
+    known = {_formula(live, ref): ref for ref in statistics if not ops.in_training_mode(live.graph.nodes[ref.node])}
+    made_by = {live.graph.nodes[ref.node].op for ref in known.values()}
+    found = {}
+    for node in [n for n in live.graph.nodes.values() if n.op in made_by]:
+        ref = Ref(node.name)
+        if live.is_dynamic(ref) and is_over_batch(live, ref) and (same := known.get(_formula(live, ref), ref)) != ref:
+            found[ref] = same
+    return found
+
+
+def _formula(live: Live, ref: Ref, depth: int = 0) -> Any:
+    """How a statistic is computed from its data, comparable with others."""
+    node = live.graph.nodes[ref.node]
+    if node.op == "Const":
+        return node.attrs["value"].tobytes()
+    if depth == _DEEP or not (_is_reduction(node) or node.op in _OF_STATISTICS or node.op in _CONTRACTIONS):
+        return ref
+    attributes = tuple((key, str(node.attrs[key])) for key in sorted(node.attrs) if not key.startswith("_"))
+    return node.op, attributes, ref.output, tuple(_formula(live, operand, depth + 1) for operand in live.inputs(node))
+
+
 def reductions_over_batch(live: Live, names: list[str]) -> list[str]:
     """Which of some nodes reduce data over the batch."""
     nodes = (live.graph.nodes[name] for name in names)
@@ -111,11 +139,16 @@ def reductions_over_batch(live: Live, names: list[str]) -> list[str]:
 def batch_statistics(live: Live, roots: list[str], shapes: Shapes) -> list[str]:
     """The nodes among the ancestors of `roots` that take statistics over the batch, so that scores depend on what is in it."""
     names = topological(live.graph, roots, live.inputs)
-    reductions = set(reductions_over_batch(live, names))
+    return [name for name in names if ops.in_training_mode(node := live.graph.nodes[name]) or _mixes_rows(live, node, shapes)]
 
-    def mixes(node: Node) -> bool:
-        if node.op not in _CONTRACTIONS or Ref(node.name) not in shapes.found or None in shapes.of(Ref(node.name)):
-            return False
-        return any(None in shapes.of(ref) for ref in live.inputs(node) if ref in shapes.found)
 
-    return [name for name in names if name in reductions or ops.in_training_mode(node := live.graph.nodes[name]) or mixes(node)]
+def _mixes_rows(live: Live, node: Node, shapes: Shapes) -> bool:
+    """Whether an operator reduces an axis of any size, or sums over one or chooses from it; means and sums also one of the batch's fixed size."""
+    taken = [shapes.of(ref) for ref in live.inputs(node) if ref in shapes.found]
+    if _is_reduction(node) and live.is_dynamic(Ref(node.name)):
+        plain = node.op in ("Mean", "Sum")
+        if not taken or None not in taken[0]:
+            return plain and _goes_over_batch(live, node)
+        return any(taken[0][axis] is None for axis in _axes(live, node)) and (plain or shapes.dtype(live.inputs(node)[0]).kind == "f")
+    made = Ref(node.name)
+    return node.op in _CONTRACTIONS and made in shapes.found and None not in shapes.of(made) and any(None in shape for shape in taken)

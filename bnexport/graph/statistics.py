@@ -24,7 +24,7 @@ from bnexport.graph.flags import flags_of
 from bnexport.graph.flow import belongs_to_training
 from bnexport.graph.graphdef import Node, Ref, topological
 from bnexport.graph.live import Live
-from bnexport.graph.over_batch import data_of, is_over_batch, reductions_over_batch
+from bnexport.graph.over_batch import computed_again, data_of, is_over_batch, reductions_over_batch
 from bnexport.graph.writes import assigned_before
 
 _LINEAR = frozenset({"Add", "AddV2", "Sub", "Mul", "AddN", "RealDiv", "Neg", "Cast"})
@@ -63,6 +63,7 @@ def use_moving_statistics(live: Live, choice: str = "auto") -> list[Replacement]
     if choice == "auto":
         updates = [u for u in updates if not _is_left_to_training(live, u.node)]
     found = {s: v for s, v in _averages(live, updates).items() if choice == "moving" or not _batch_is_fixed(live, s)}
+    found |= {again: found[statistic] for again, statistic in computed_again(live, found).items() if again not in found}
     replacements = []
     for held, (statistic, average) in _averages_of_held(live, updates).items():
         if statistic in found:
