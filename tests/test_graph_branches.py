@@ -724,3 +724,17 @@ def test_a_flag_that_where_chooses_statistics_by_though_gradients_choose_too(tf,
         return Net({x: rows(5, 6)}, [y], {training: False})
 
     live(build).matches()
+
+
+@BOTH
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_gradient_through_a_condition_as_a_result(tf, live, fused, cond_v2):
+    """A map of what a network looked at: the gradient's branch takes what the condition's branch kept for it as an optional value."""
+
+    def build():
+        x, phase = tf.placeholder(tf.float32, [None, 6, 6, 2], name="x"), tf.placeholder(tf.bool, [], name="phase")
+        h = tf.nn.conv2d(x, tf.get_variable("kernel", [3, 3, 2, 4]), [1, 1, 1, 1], "SAME")
+        h = tf.tanh(tf.layers.batch_normalization(h, training=phase, fused=fused))
+        return Net({x: rows(4, 6, 6, 2)}, [tf.identity(tf.gradients(tf.reduce_mean(h, [1, 2]), x)[0], name="map")], {phase: False})
+
+    live(build, cond_v2=cond_v2).matches(outputs=["map"])
