@@ -936,6 +936,24 @@ def test_sums_of_statistics_are_no_averages_of_them(tf, live):
     assert "scores depend on the batch" in program.conversion["warnings"][0]
 
 
+@pytest.mark.parametrize(("of_mean", "of_variance"), [(2.0, 1.0), (1.0, 1.3)])
+def test_multiples_of_statistics_are_no_averages_of_them(tf, live, of_mean, of_variance):
+    """n / (n - 1) is a correction of a variance; no mean has one, and 1.3 is none for any number of rows."""
+
+    def norm(tf, x, training):
+        statistics = tf.nn.moments(x, [0])
+        for variable, statistic, factor in zip(stored(tf, x), statistics, (of_mean, of_variance), strict=True):
+            tf.assign(variable, variable * 0.9 + statistic * factor * 0.1)
+        return normalised(tf, x, *statistics)
+
+    def build():
+        x, y = network(tf, norm, True)
+        return Net({x: rows(8, 6)}, [y])
+
+    with pytest.raises(AmbiguousNetwork, match="has a moving average"):
+        live(build).convert()
+
+
 def with_what_the_update_gives(tf, x, training):
     """Training normalises with the averages too, as they are after the update."""
     moving_mean, moving_variance = stored(tf, x)

@@ -17,6 +17,7 @@ _OF_STATISTICS = frozenset(
 """What statistics are made with, from the reduction on: variances, deviations, logarithms of these, what is clipped."""
 _CONTRACTIONS = frozenset({"MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum", "TopK", "TopKV2"})
 """What sums over rows, or chooses among them, without being a reduction, wherever its result has none."""
+_SQUARES = frozenset({"Square", "SquaredDifference", "Mul", "Pow"})
 _KEEPS_DATA = frozenset({"Square", "SquaredDifference", "Sub", "Abs"})
 _DEEP = 8  # operators from a statistic to its data
 _NEARBY = 48  # nodes walked through between a reduction over the batch and the assignment of its average
@@ -40,6 +41,21 @@ def is_over_batch(live: Live, ref: Ref) -> bool:
             return _loses_rows(live, node)
         if node.op in _OF_STATISTICS:
             stack.extend(live.inputs(node))
+    return False
+
+
+def is_of_squares(live: Live, ref: Ref) -> bool:
+    """Whether a statistic is made of squares, as a variance is, which may be corrected by n / (n - 1); a mean never is."""
+    nodes = [live.graph.nodes[ref.node]]
+    for node in nodes:
+        if ops.in_training_mode(node):
+            return ref.output == 2
+        if _is_reduction(node) and live.graph.nodes[live.inputs(node)[0].node].op in _SQUARES:
+            return True
+        if node.op in _CONTRACTIONS:
+            return True  # of something with itself, it may be
+        if node.op in _OF_STATISTICS and len(nodes) < _NEARBY:
+            nodes.extend(live.graph.nodes[r.node] for r in live.inputs(node))
     return False
 
 

@@ -24,7 +24,7 @@ from bnexport.graph.flags import flags_of
 from bnexport.graph.flow import belongs_to_training
 from bnexport.graph.graphdef import Node, Ref, topological
 from bnexport.graph.live import Live
-from bnexport.graph.over_batch import computed_again, data_of, is_over_batch, reductions_over_batch
+from bnexport.graph.over_batch import computed_again, data_of, is_of_squares, is_over_batch, reductions_over_batch
 from bnexport.graph.writes import assigned_before
 
 _LINEAR = frozenset({"Add", "AddV2", "Sub", "Mul", "AddN", "RealDiv", "Neg", "Cast"})
@@ -33,7 +33,6 @@ _UPDATES = frozenset({"Assign", "AssignAdd", "AssignSub", "AssignVariableOp", "A
 _FAKE_QUANTISATIONS = frozenset({"FakeQuantWithMinMaxVars", "FakeQuantWithMinMaxVarsPerChannel"})
 _TRIAL = 0.625  # stands for a decay that is fed: any number between 0 and 1
 _TRIAL_SIZES = {"Shape": [64] * 4, "Size": 64, "Rank": 4}  # stand for sizes that the data has: large, since sums grow with them and averages do not
-_BESSEL = 2.0  # a variance may be averaged with n / (n - 1) for n elements, as fused batch norm does: so many times as large at most
 _NEARBY = 48  # nodes walked through between a reduction over the batch and the assignment of its average
 
 
@@ -212,7 +211,7 @@ def _is_average(live: Live, update: Node, variable: str, statistic: Ref, *, exac
     """Whether a variable that is updated again and again ends where the statistic stays: V ← a·V + b·s ends at b / (1 - a) · s.
 
     Arithmetic that has no value here gets the benefit of the doubt: that it is linear is known all the same. `exactly` leaves no doubt, and no room
-    for a correction of the variance.
+    for a correction of the variance, which for n rows may be averaged with n / (n - 1), as fused batch norm does.
     """
     shape = live.variables.array(live.graph.nodes[variable]).shape
     zeros, ones = np.zeros(shape), np.ones(shape)
@@ -236,11 +235,11 @@ def _is_average(live: Live, update: Node, variable: str, statistic: Ref, *, exac
     except BnexportError:  # an operator without a kernel
         return not exactly
     with np.errstate(all="ignore"):
-        goes = 1 - (old - rest)
+        goes = 1 - (old - rest)  # 0 / 0 is an update that inference turns off, by a momentum of 1
         gain, offset = (new - rest) / goes, rest / goes
-    # 0 / 0 is an update that inference turns off, by a momentum of 1
-    most = (1.0 if exactly else _BESSEL) + 1e-3
-    return bool(np.all(np.isnan(gain) | ((gain > 1 - 1e-3) & (gain <= most))) and np.all(np.isnan(offset) | (np.abs(offset) < 1e-9)))
+        rows = np.rint(1 / (gain - 1))
+        corrected = (rows >= 1) & (np.abs(gain - 1 - 1 / rows) < 1e-4) & (not exactly and is_of_squares(live, statistic))
+    return bool(np.all(np.isnan(gain) | (np.abs(gain - 1) < 1e-3) | corrected) and np.all(np.isnan(offset) | (np.abs(offset) < 1e-9)))
 
 
 def _divided(live: Live, written: Ref) -> set[str]:
