@@ -130,11 +130,12 @@ def _updates(live: Live) -> list[_Update]:
             continue  # (a scalar follows a loss)
         ends, sums = _averaged(live, node.inputs[1], variable)
         statistics = [s for s in ends if _is_average(live, node, variable, s)]
-        shifted = bool(ends) and all(variable in live.variables_behind(end) for end in ends)
-        apart = [s for s in sums if shifted or variable not in live.variables_behind(s)]
         if statistics:  # what was made of them may itself be what is averaged, and normalised with: an unbiased variance, say
-            statistics += [s for s in apart if _is_average(live, node, variable, s, exactly=True)]
+            of_them = [s for s in sums if _is_made_without(live, s, variable, sums)]
+            statistics += [s for s in of_them if _is_average(live, node, variable, s, exactly=True)]
         elif ends:
+            shifted = all(variable in live.variables_behind(end) for end in ends)
+            apart = (s for s in sums if shifted or variable not in live.variables_behind(s))
             statistics = next(([s] for s in apart if _is_average(live, node, variable, s)), [])
         found.append(_Update(node.name, variable, statistics))
     return found
@@ -320,6 +321,17 @@ def _averaged(live: Live, written: Ref, variable: str) -> tuple[list[Ref], list[
         elif is_over_batch(live, ref):
             found.append(ref)
     return found, sums
+
+
+def _is_made_without(live: Live, ref: Ref, variable: str, sums: list[Ref]) -> bool:
+    """Whether a variable is no operand of a sum, nor of the sums that it is made of."""
+    operands = [ref]
+    for operand in operands:
+        if operand in sums:
+            operands.extend(live.inputs(live.graph.nodes[operand.node]))
+        elif not live.is_dynamic(operand) and variable in live.variables_behind(operand):
+            return False
+    return True
 
 
 def _is_weight(live: Live, ref: Ref, variable: str) -> bool:
