@@ -209,20 +209,65 @@ def test_where_on_the_flag(tf, live):
     live(build).matches()
 
 
-def test_arithmetic_with_the_flag_needs_its_value(tf, live):
-    """training * batch + (1 - training) * population: the flag is a number that is multiplied, which only the user can set."""
+def weighing(phase, mirrored=False):
+    """phase * batch + (1 - phase) * population."""
 
+    def choose(a, b):
+        weigh = lambda batch, stored: (1.0 - phase) * batch + stored * phase if mirrored else batch * phase + stored * (1.0 - phase)  # noqa: E731
+        return tuple(weigh(*pair) for pair in zip(a(), b(), strict=True))
+
+    return choose
+
+
+@pytest.mark.parametrize(
+    ("kind", "mirrored", "found"),
+    [
+        ("float", False, 0.0),
+        ("float", True, 1.0),
+        ("int", False, 0),
+        ("bool", False, False),
+        ("default", False, 0.0),
+        ("variable", False, False),
+        ("text", False, ""),
+    ],
+)
+def test_a_flag_that_weighs_statistics(tf, live, kind, mirrored, found):
     def build():
-        phase = tf.placeholder(tf.float32, [], name="phase")
+        if kind == "variable":
+            flag = tf.get_variable("phase", [], tf.bool, initializer=tf.constant_initializer(True), trainable=False)
+        elif kind == "default":
+            flag = tf.placeholder_with_default(1.0, [], name="phase")
+        else:
+            flag = tf.placeholder({"float": tf.float32, "int": tf.int32, "bool": tf.bool, "text": tf.string}[kind], [], name="phase")
+        number = tf.cast(tf.equal(flag, "train") if kind == "text" else flag, tf.float32)
+        x, y = network(tf, weighing(number, mirrored), without_updates)
+        return Net({x: rows(5, 6)}, [y], {flag: found})
 
-        def choose(a, b):
-            (m, v), (pm, pv) = a(), b()
-            return m * phase + pm * (1.0 - phase), v * phase + pv * (1.0 - phase)
+    saved = live(build)
+    program = saved.matches()
+    assert flags(program) == {"phase": found}
+    assert program.conversion["unfolded"] == []
+    assert program.conversion["warnings"] == []
+    saved.matches(set_values={"phase": found})
 
-        x, y = network(tf, choose, without_updates)
-        return Net({x: rows(5, 6)}, [y], {phase: 0.0})
 
-    live(build).matches(set_values={"phase": 0.0})
+def test_a_number_that_was_learnt_is_no_flag(tf, live):
+    def build():
+        x, y = network(tf, weighing(tf.get_variable("gate", [], initializer=tf.constant_initializer(0.3))), without_updates)
+        return Net({x: rows(5, 6)}, [y])
+
+    assert flags(live(build).matches()) == {}
+
+
+def test_a_decay_that_is_fed_is_no_flag(tf, live):
+    def build():
+        x, decay = tf.placeholder(tf.float32, [None, 6], name="x"), tf.placeholder(tf.float32, [], name="decay")
+        h = dense(tf, x, 4, "a")
+        centre = tf.get_variable("centre", [4], trainable=False)
+        tf.assign(centre, centre * decay + tf.reduce_mean(h, 0) * (1.0 - decay))
+        return Net({x: rows(5, 6)}, [dense(tf, h - centre, 3, "b")])
+
+    assert flags(live(build).matches()) == {}
 
 
 @BOTH
@@ -238,13 +283,80 @@ def test_two_flags_that_do_not_know_of_each_other(tf, live, cond_v2):
     assert flags(live(build, cond_v2=cond_v2).matches()) == {"bn_training": False, "dropping": False}
 
 
-def test_two_flags_in_one_predicate(tf, live):
-    def build():
-        training, frozen = tf.placeholder(tf.bool, name="training"), tf.placeholder_with_default(False, [], name="frozen")
-        x, y = network(tf, lambda a, b: tf.cond(tf.logical_and(training, tf.logical_not(frozen)), a, b))
-        return Net({x: rows(5, 6)}, [y], {training: False})
+@BOTH
+@pytest.mark.parametrize("frozen_is", ["fed", "false by default"])
+def test_two_flags_in_one_predicate(tf, live, frozen_is, cond_v2):
+    """What they are together is told, and nothing of either."""
 
-    live(build).matches(set_values={"training": False})
+    def build():
+        training = tf.placeholder(tf.bool, [], name="training")
+        frozen = tf.placeholder(tf.bool, [], name="frozen") if frozen_is == "fed" else tf.placeholder_with_default(False, [], name="frozen")
+        moving = tf.logical_and(training, tf.logical_not(frozen), name="moving")
+        x, y = network(tf, lambda a, b: tf.cond(moving, a, b))
+        return Net({x: rows(5, 6)}, [y], {training: False, frozen: False})
+
+    saved = live(build, cond_v2=cond_v2)
+    assert flags(saved.matches()) == {"moving": False}
+    for flag, value in (("training", False), ("frozen", True)):
+        saved.matches(set_values={flag: value})
+
+
+def test_a_predicate_that_one_flag_decides_alone_asks_for_no_other(tf, live):
+    def build():
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        doubled, more = (tf.placeholder(tf.bool, [], name=name) for name in ("doubled", "more"))
+        h = dense(tf, x, 4, "a")
+        y = tf.cond(tf.logical_and(doubled, more, name="both"), lambda: h * 2.0, lambda: h * 3.0)
+        return Net({x: rows(5, 6)}, [tf.tanh(y, name="y")], {doubled: False, more: True})
+
+    saved = live(build)
+    with pytest.raises(AmbiguousNetwork, match="its predicate comes from doubled, more"):
+        saved.convert()
+    assert saved.matches(set_values={"doubled": False}).conversion["set"][0] == {"node": "both", "value": False, "why": "whatever more may be"}
+
+
+@BOTH
+def test_one_of_two_flags(tf, live, cond_v2):
+    def build():
+        asked = [tf.placeholder(tf.bool, [], name=name) for name in ("training", "adapting")]
+        x, y = network(tf, lambda a, b: tf.cond(tf.logical_or(*asked), a, b), without_updates)
+        return Net({x: rows(5, 6)}, [y], dict.fromkeys(asked, False))
+
+    assert flags(live(build, cond_v2=cond_v2).matches()) == {"bn1/LogicalOr": False, "bn2/LogicalOr": False}
+
+
+def test_two_predicates_that_cannot_both_be_inferences_are_left_to_the_user(tf, live):
+    """Where both flags are true a unit is drawn, and where one of them is false, too."""
+
+    def build():
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        one, two = (tf.placeholder(tf.bool, [], name=name) for name in ("one", "two"))
+        h = dense(tf, x, 4, "a")
+        for asked in (tf.logical_and(one, two), tf.logical_not(tf.logical_and(one, two))):
+            h = tf.cond(asked, lambda h=h: h + tf.random_normal([4]), lambda h=h: tf.identity(h))
+        return Net({x: rows(5, 6)}, [dense(tf, h, 3, "b")], {one: False, two: False})
+
+    with pytest.raises(AmbiguousNetwork, match="its predicate comes from one, two"):
+        live(build).convert()
+
+
+@BOTH
+def test_training_within_the_condition_of_a_flag_that_is_fed_does_not_speak_of_it(tf, live, cond_v2):
+    """Whether batch norm is used at all is not told by the updates that phase makes there."""
+
+    def build():
+        phase, use_bn = (tf.placeholder(tf.bool, [], name=name) for name in ("phase", "use_bn"))
+
+        def norm(tf, x, choose, name):
+            return tf.cond(use_bn, lambda: batch_norm(tf, x, choose, name), lambda: tf.identity(x))
+
+        x, y = network(tf, lambda a, b: tf.cond(phase, a, b), norm)
+        return Net({x: rows(5, 6)}, [y], {phase: False, use_bn: True})
+
+    saved = live(build, cond_v2=cond_v2)
+    with pytest.raises(AmbiguousNetwork, match=r"choose with --set use_bn=true\|false"):
+        saved.convert()
+    assert flags(saved.matches(set_values={"use_bn": True}))["phase"] is False
 
 
 @BOTH
@@ -612,3 +724,17 @@ def test_a_flag_that_where_chooses_statistics_by_though_gradients_choose_too(tf,
         return Net({x: rows(5, 6)}, [y], {training: False})
 
     live(build).matches()
+
+
+@BOTH
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_gradient_through_a_condition_as_a_result(tf, live, fused, cond_v2):
+    """A map of what a network looked at: the gradient's branch takes what the condition's branch kept for it as an optional value."""
+
+    def build():
+        x, phase = tf.placeholder(tf.float32, [None, 6, 6, 2], name="x"), tf.placeholder(tf.bool, [], name="phase")
+        h = tf.nn.conv2d(x, tf.get_variable("kernel", [3, 3, 2, 4]), [1, 1, 1, 1], "SAME")
+        h = tf.tanh(tf.layers.batch_normalization(h, training=phase, fused=fused))
+        return Net({x: rows(4, 6, 6, 2)}, [tf.identity(tf.gradients(tf.reduce_mean(h, [1, 2]), x)[0], name="map")], {phase: False})
+
+    live(build, cond_v2=cond_v2).matches(outputs=["map"])

@@ -48,7 +48,27 @@ def two_uniforms_limits(tf, x, keep):
     return x / keep * tf.floor(keep + tf.random_uniform(tf.shape(x), 0.0, 1.0, seed=4))
 
 
+def mask_with_its_factor(tf, x, keep):
+    return x * (tf.floor(tf.random_uniform(tf.shape(x)) + keep) / keep)
+
+
+def what_the_mask_leaves_out(tf, x, keep):
+    return x * (1.0 - tf.cast(tf.random_uniform(tf.shape(x)) >= keep, tf.float32)) / keep
+
+
+def mask_that_is_negated(tf, x, keep):
+    return x * tf.cast(tf.logical_not(tf.random_uniform(tf.shape(x)) >= keep), tf.float32) * (1.0 / keep)
+
+
+def selected_from_the_other_end(tf, x, keep):
+    return tf.where(tf.random_uniform(tf.shape(x)) >= keep, tf.zeros_like(x), x / keep)
+
+
 FORMS = [
+    mask_with_its_factor,
+    what_the_mask_leaves_out,
+    mask_that_is_negated,
+    selected_from_the_other_end,
     form_of_1_12,
     form_of_1_13,
     form_of_today,

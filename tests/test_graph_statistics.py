@@ -212,6 +212,97 @@ def shifted_by_the_average(tf, x, training):
     return normalised(tf, x, mean, variance)
 
 
+def taken_twice(tf, x, training):
+    """One function updates the averages and another normalises, each with moments of its own."""
+    moving_mean, moving_variance = stored(tf, x)
+    if not training:
+        return normalised(tf, x, moving_mean, moving_variance)
+    mean, variance = tf.nn.moments(x, [0])
+    tf.assign(moving_mean, moving_mean * 0.9 + mean * 0.1)
+    tf.assign(moving_variance, moving_variance * 0.9 + variance * 0.1)
+    return normalised(tf, x, *tf.nn.moments(x, [0]))
+
+
+def over_axes_counted_from_the_last(tf, x, training):
+    """tf.nn.moments(x, [-2]), as people write it for tensors of several ranks."""
+    moving_mean, moving_variance = stored(tf, x)
+    if not training:
+        return normalised(tf, x, moving_mean, moving_variance)
+    mean, variance = tf.nn.moments(x, [-2])
+    tf.assign(moving_mean, moving_mean * 0.9 + mean * 0.1)
+    tf.assign(moving_variance, moving_variance * 0.9 + variance * 0.1)
+    return normalised(tf, x, mean, variance)
+
+
+def averaging(tf, x, training, statistics, normalise):
+    """Averages of what `statistics` makes of the batch, and what `normalise` makes of the data with two of them."""
+    kept = list(stored(tf, x))
+    if not training:
+        return normalise(*kept)
+    made = statistics()
+    for variable, statistic in zip(kept, made, strict=True):
+        tf.assign(variable, variable * 0.9 + statistic * 0.1)
+    return normalise(*made)
+
+
+def of_the_inverse_deviation(tf, x, training):
+    def statistics():
+        mean, variance = tf.nn.moments(x, [0])
+        return mean, tf.rsqrt(variance + 1e-5)
+
+    return averaging(tf, x, training, statistics, lambda mean, inverse: (x - mean) * inverse)
+
+
+def of_the_logarithm(tf, x, training):
+    def statistics():
+        mean, variance = tf.nn.moments(x, [0])
+        return mean, tf.log(variance)
+
+    return averaging(tf, x, training, statistics, lambda mean, logarithm: normalised(tf, x, mean, tf.exp(logarithm)))
+
+
+def of_the_clipped_deviation(tf, x, training):
+    def statistics():
+        mean, variance = tf.nn.moments(x, [0])
+        return mean, tf.maximum(tf.sqrt(variance), 1e-3)
+
+    return averaging(tf, x, training, statistics, lambda mean, deviation: (x - mean) / deviation)
+
+
+def of_the_unbiased_variance(tf, x, training):
+    """Training normalises with what it averages, too."""
+
+    def statistics():
+        mean, variance = tf.nn.moments(x, [0])
+        n = tf.cast(tf.shape(x)[0], tf.float32)
+        return mean, variance * n / (n - 1.0)
+
+    return averaging(tf, x, training, statistics, lambda mean, variance: normalised(tf, x, mean, variance))
+
+
+def of_absolute_deviations(tf, x, training):
+    """Batch norm in L1: the factor belongs to what is averaged."""
+
+    def statistics():
+        mean = tf.reduce_mean(x, 0)
+        return mean, tf.reduce_mean(tf.abs(x - mean), 0) * 1.2533
+
+    return averaging(tf, x, training, statistics, lambda mean, deviation: (x - mean) / (deviation + 1e-3))
+
+
+def of_extremes(tf, x, training):
+    return averaging(tf, x, training, lambda: (tf.reduce_min(x, 0), tf.reduce_max(x, 0)), lambda low, high: (x - low) / (high - low + 1e-3))
+
+
+def of_products(tf, x, training):
+    def statistics():
+        n = tf.cast(tf.shape(x)[0], tf.float32)
+        mean = tf.matmul(tf.ones([1, tf.shape(x)[0]]), x)[0] / n
+        return mean, tf.einsum("nc,nc->c", x - mean, x - mean) / n
+
+    return averaging(tf, x, training, statistics, lambda mean, variance: normalised(tf, x, mean, variance))
+
+
 def network(tf, norm, training):
     x = tf.placeholder(tf.float32, [None, 6], name="x")
     h = x
@@ -224,7 +315,8 @@ def network(tf, norm, training):
 HAND_WRITTEN = [
     by_hand, by_hand_subtracting, by_hand_adding, by_assign_moving_average, with_zero_debias, with_bessels_correction, with_mean_and_squares,
     by_a_decay_that_is_fed, by_the_mean_of_all, with_bessels_correction_for_any_batch, with_bessels_correction_by_size, shifted_by_the_average,
-    weighted,
+    weighted, taken_twice, over_axes_counted_from_the_last, of_the_inverse_deviation, of_the_logarithm, of_the_clipped_deviation,
+    of_the_unbiased_variance, of_absolute_deviations, of_extremes, of_products,
 ]  # fmt: skip
 
 
@@ -442,6 +534,146 @@ def test_one_layer_keeps_the_batchs_statistics(tf, live):
     (expected,) = live.outputs(lambda: build(False), saved.variables)
     program = saved.matches(expected={"y": expected})
     assert all(name.startswith("layer0") for name in program.conversion["uses_batch"])
+
+
+def test_a_mean_over_the_batch_whose_axis_is_counted_from_the_last_is_told_of(tf, live):
+    def build():
+        x, y = network(tf, lambda tf, h, _: normalised(tf, h, *tf.nn.moments(h, [-2])), True)
+        return Net({x: rows(8, 6)}, [y])
+
+    assert "scores depend on the batch: layer0/moments/mean" in live(build).matches().conversion["warnings"][0]
+
+
+@pytest.mark.parametrize("over_batch", [lambda tf, h: tf.reduce_max(h, 0), lambda tf, h: tf.matmul(h, h, transpose_a=True)[0]], ids=["Max", "MatMul"])
+def test_whatever_the_batch_decides_is_told_of(tf, live, over_batch):
+    def build():
+        x = tf.placeholder(tf.float32, [None, 6], name="x")
+        h = dense(tf, x, 4, "one")
+        return Net({x: rows(8, 6)}, [tf.matmul(h + over_batch(tf, h), tf.get_variable("w", [4, 3]), name="y")])
+
+    assert "scores depend on the batch" in live(build).matches().conversion["warnings"][0]
+
+
+def test_what_is_no_statistic_of_the_batch_is_not_told_of(tf, live):
+    """Numbers of rows, and the longest of several lengths."""
+
+    def build():
+        x, lengths = tf.placeholder(tf.float32, [None, 5, 4], name="x"), tf.placeholder(tf.int32, [None], name="lengths")
+        steps = tf.range(5)[None, :, None] + 0 * tf.reduce_max(lengths)
+        h = x * tf.cast(steps < lengths[:, None, None], tf.float32)
+        return Net({x: rows(3, 5, 4), lengths: [1, 5, 2]}, [tf.reduce_sum(tf.tensordot(h, tf.get_variable("w", [4, 3]), 1), 1, name="y")])
+
+    assert live(build).matches().conversion["warnings"] == []
+
+
+def test_a_mean_over_steps_that_come_first_is_none_over_the_batch(tf, live):
+    def build():
+        x = tf.placeholder(tf.float32, [5, None, 4], name="x")
+        return Net({x: rows(5, 3, 4)}, [tf.matmul(tf.reduce_mean(x, 0) + tf.reduce_max(x, 0), tf.get_variable("w", [4, 3]), name="y")])
+
+    assert live(build).matches().conversion["warnings"] == []
+
+
+def test_averages_of_statistics_that_are_put_together(tf, live):
+    def norm(tf, x, training):
+        ema = tf.train.ExponentialMovingAverage(0.9)
+        both = tf.stack(tf.nn.moments(x, [0]), name="variance")
+        ema.apply([both])
+        return normalised(tf, x, *tf.unstack(tf.abs(both if training else ema.average(both))))
+
+    def build(training):
+        x, y = network(tf, norm, training)
+        return Net({x: rows(8, 6)}, [y])
+
+    saved = live(lambda: build(True))
+    (expected,) = live.outputs(lambda: build(False), saved.variables)
+    assert "uses_batch" not in saved.matches(expected={"y": expected}).conversion
+
+
+def test_a_fused_batch_norm_that_averages_by_itself(tf, live):
+    """exponential_avg_factor: what it gives beside its result is the average, moved already."""
+
+    def build(training):
+        x = h = tf.placeholder(tf.float32, [None, 6, 6, 2], name="x")
+        for i, channels in enumerate((4, 5)):
+            with tf.variable_scope(f"layer{i}"):
+                h = tf.nn.conv2d(h, tf.get_variable("k", [3, 3, int(h.shape[-1]), channels]), [1, 1, 1, 1], "SAME")
+                gamma, beta = (tf.get_variable(n, [channels]) for n in ("gamma", "beta"))
+                mean, variance = stored(tf, h)
+                settings = {"exponential_avg_factor": 0.1} if training else {"is_training": False}
+                h, *moved = tf.nn.fused_batch_norm(h, gamma, beta, mean=mean, variance=variance, **settings)
+                for variable, value in zip((mean, variance), moved, strict=True) if training else ():
+                    tf.assign(variable, value)
+                h = tf.nn.relu(h)
+        return Net({x: rows(4, 6, 6, 2)}, [tf.reduce_mean(h, [1, 2], name="y")])
+
+    saved = live(lambda: build(True))
+    (expected,) = live.outputs(lambda: build(False), saved.variables)
+    saved.matches(expected={"y": expected})
+
+
+def test_rows_that_stand_in_columns(tf, live):
+    """x is features × any number of rows, as W·x + b has them: the batch's axis is the second."""
+
+    def build(training):
+        x = h = tf.placeholder(tf.float32, [6, None], name="x")
+        for i, (width, units) in enumerate(((6, 8), (8, 7))):
+            with tf.variable_scope(f"layer{i}"):
+                h = tf.matmul(tf.get_variable("w", [units, width]), h)
+                kept = [tf.get_variable(n, [units, 1], trainable=False) for n in ("moving_mean", "moving_variance")]
+                statistics = tf.nn.moments(h, [1], keep_dims=True)
+                for variable, statistic in zip(kept, statistics, strict=True):
+                    tf.assign(variable, variable * 0.9 + statistic * 0.1)
+                beta, gamma = (tf.get_variable(n, [units, 1]) for n in ("beta", "gamma"))
+                h = tf.nn.tanh(tf.nn.batch_normalization(h, *(statistics if training else kept), beta, gamma, 1e-3))
+        return Net({x: rows(6, 5)}, [tf.matmul(tf.get_variable("out", [3, 7]), h, name="y")])
+
+    saved = live(lambda: build(True))
+    (expected,) = live.outputs(lambda: build(False), saved.variables)
+    assert "uses_batch" not in saved.matches(expected={"y": expected}).conversion
+
+
+@pytest.mark.parametrize("cond_v2", [False, True])
+@pytest.mark.parametrize("choice", ["auto", "moving"])
+def test_where_a_flag_moves_averages_that_inference_does_not_take_it_takes_the_batchs(tf, live, choice, cond_v2):
+    """As some forget it: the averages are kept, and the batch's own statistics normalise whatever the flag says. TensorFlow's scores are these."""
+
+    def build(stored_ones=False):
+        phase = tf.placeholder(tf.bool, [], name="phase")
+
+        def norm(tf, x, training):
+            kept, statistics = list(stored(tf, x)), tf.nn.moments(x, [0])
+
+            def move():
+                return tf.group(*(tf.assign(v, v * 0.9 + s * 0.1) for v, s in zip(kept, statistics, strict=True)))
+
+            with tf.control_dependencies([tf.cond(phase, move, tf.no_op)]):
+                return normalised(tf, x, *map(tf.identity, kept if stored_ones else statistics))
+
+        x, y = network(tf, norm, True)
+        return Net({x: rows(8, 6)}, [y], {phase: False})
+
+    saved = live(build, cond_v2=cond_v2)
+    if choice == "moving":
+        (expected,) = live.outputs(lambda: build(True), saved.variables, cond_v2=cond_v2)
+        saved.matches(statistics="moving", expected={"y": expected})
+    else:
+        assert "(layer0/moving_mean), which --statistics moving takes instead" in saved.matches().conversion["warnings"][0]
+
+
+@pytest.mark.parametrize("shapes", [True, False], ids=["noted", "not noted"])
+def test_which_axes_are_the_batchs(shapes):
+    from bnexport.graph.axes import are_of_batch
+    from bnexport.graph.graphdef import Graph, Node, Ref
+
+    def node(name, op, inputs, shape):
+        return Node(name, op, [Ref(n) for n in inputs], [], {"_output_shapes": [shape]} if shapes else {})
+
+    graph = Graph(
+        {n.name: n for n in [node("w", "VariableV2", [], [6, 4]), node("x", "MatMul", ["w", "w"], [None, 4]), node("y", "Relu", ["x"], [None, 4])]}
+    )
+    assert are_of_batch(graph, Ref("y"), [-2])
+    assert not are_of_batch(graph, Ref("y"), [-1])
 
 
 @pytest.mark.parametrize("choice", ["batch", "moving"])
@@ -714,6 +946,24 @@ def test_sums_of_statistics_are_no_averages_of_them(tf, live):
     program = live(build).matches()
     assert program.conversion["statistics"] == []
     assert "scores depend on the batch" in program.conversion["warnings"][0]
+
+
+@pytest.mark.parametrize(("of_mean", "of_variance"), [(2.0, 1.0), (1.0, 1.3)])
+def test_multiples_of_statistics_are_no_averages_of_them(tf, live, of_mean, of_variance):
+    """n / (n - 1) is a correction of a variance; no mean has one, and 1.3 is none for any number of rows."""
+
+    def norm(tf, x, training):
+        statistics = tf.nn.moments(x, [0])
+        for variable, statistic, factor in zip(stored(tf, x), statistics, (of_mean, of_variance), strict=True):
+            tf.assign(variable, variable * 0.9 + statistic * factor * 0.1)
+        return normalised(tf, x, *statistics)
+
+    def build():
+        x, y = network(tf, norm, True)
+        return Net({x: rows(8, 6)}, [y])
+
+    with pytest.raises(AmbiguousNetwork, match="has a moving average"):
+        live(build).convert()
 
 
 def with_what_the_update_gives(tf, x, training):

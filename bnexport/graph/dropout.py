@@ -6,7 +6,7 @@ tf.nn.dropout has been written in three ways:
     1.13 to 2.x    x * (1 / (1 - rate)) * cast(uniform >= rate)
     later 2.x      select(uniform >= rate, x * (1 / (1 - rate)), 0)
 
-and people have written all of them by hand, with the scale before or behind the mask. What they share is a uniform number
+and people have written all of them by hand, with the scale before or behind the mask, or in it. What they share is a uniform number
 compared with a threshold, and a factor that makes up for it: factor × keep = 1. That product is what is checked here, numerically, so the way in
 which it is written does not matter. At inference dropout is the identity. A mask without its factor is left alone, and stops the conversion as any
 random operator does.
@@ -144,21 +144,32 @@ def _remove(live: Live, users: dict[Ref, list[Node]], mask: Ref, threshold: Ref,
         if user.op == "Cast":
             yield from _remove(live, users, Ref(user.name), threshold, keeps_below)
             continue
+        if user.op == "LogicalNot" or (user.op == "Sub" and live.inputs(user)[1] == mask and _number(live, live.inputs(user)[0]) == 1):
+            yield from _remove(live, users, Ref(user.name), threshold, not keeps_below)
+            continue
         if user.op == "Where":
             share = _keep(live, threshold, keeps_below, leaf)
             yield from () if share is None else _remove_of_sparse(live, users, user, share, leaf)
             continue
         operands = live.inputs(user)
+        keep = _keep(live, threshold, keeps_below, leaf)
+        end = Ref(user.name)
+        if keep is not None and _factor_of(live, user, mask, leaf, keep):  # the mask is multiplied first: x * (mask / keep)
+            for after in [n for n in users.get(end, ()) if n.op == "Mul" and len(live.inputs(n)) == 2]:
+                first, second = live.inputs(after)
+                live.replace(Ref(after.name), second if first == end else first)
+                yield Dropout(after.name, None if leaf else keep, leaf.node if leaf else None)
+            continue
         if user.op == "Mul" and len(operands) == 2:
             kept = operands[1] if operands[0] == mask else operands[0]
         elif user.op in ops.SELECTS and operands[0] == mask and _is_zero(live, operands[2]):
             kept = operands[1]
+        elif user.op in ops.SELECTS and operands[0] == mask and _is_zero(live, operands[1]):
+            kept, keep = operands[2], _keep(live, threshold, not keeps_below, leaf)
         else:
             continue
-        keep = _keep(live, threshold, keeps_below, leaf)
         if keep is None:
             continue
-        end = Ref(user.name)
         if keep == 1 and leaf is None:  # a number below 1 is always below 1: nothing is masked, so there is no factor to look for
             live.replace(end, kept)
             live.switched.add(end)

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from functools import cache
 
 from bnexport.graph import ops
+from bnexport.graph.axes import are_of_batch
 from bnexport.graph.graphdef import Node, Ref, topological
 from bnexport.graph.live import Live
 
@@ -184,15 +185,15 @@ class Flow:
         return (drawn & self.network) - before
 
     def reduces_batch(self, node: Node) -> bool:
-        """Whether a reduction goes over the first axis."""
+        """Whether a reduction goes over the batch."""
         if node.op == "L2Loss":
             return True
         if len(node.inputs) < 2 or node.op == "AddN":
             return False
-        axes = self.live.inputs(node)[1]
+        data, axes = self.live.inputs(node)
         if self.live.is_dynamic(axes):
             return True  # tf.reduce_mean(x) of an unknown rank: all axes, computed from the rank
-        return 0 in self.live.value(axes).reshape(-1).tolist()
+        return are_of_batch(self.live.graph, data, self.live.value(axes).reshape(-1))
 
     def downstream(self, names: Iterable[str]) -> set[str]:
         """Some nodes and all that depends on them."""

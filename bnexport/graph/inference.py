@@ -19,9 +19,10 @@ from bnexport.graph.labels import take_rows_of_inputs
 from bnexport.graph.live import Live
 from bnexport.graph.lower import Lowered, lower, missing_operators
 from bnexport.graph.names import find_named
+from bnexport.graph.over_batch import batch_statistics, drop_weightless
 from bnexport.graph.provenance import by_key, untouched_statistics
 from bnexport.graph.shapes import Shapes, contradicted, follow
-from bnexport.graph.statistics import Replacement, averages_kept, batch_statistics, refuse_mixtures, use_moving_statistics
+from bnexport.graph.statistics import Replacement, averages_kept, refuse_mixtures, use_moving_statistics
 from bnexport.graph.variables import Variables
 from bnexport.graph.writes import written_before_read, written_in_passing
 from bnexport.options import Options
@@ -97,6 +98,7 @@ def read_inference(location: Location, options: Options) -> Inference:
         from bnexport.graph.sparse_inputs import write_out_sparse
 
         write_out_sparse(live)
+    drop_weightless(live)
     moving = use_moving_statistics(live, options.statistics)
     choose_by_data(live)
     if _holds(graph, *_STITCHES):
@@ -169,7 +171,7 @@ def record(inference: Inference, options: Options) -> dict[str, Any]:
     }
     if inference.ends.ignored:
         entries["ignored"] = inference.ends.ignored
-    batch_nodes = batch_statistics(live, [r.node for r in inference.outputs.values()])
+    batch_nodes = batch_statistics(live, [r.node for r in inference.outputs.values()], inference.shapes)
     if batch_nodes:
         entries["uses_batch"] = batch_nodes
         averages = averages_kept(live, batch_nodes)

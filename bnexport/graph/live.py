@@ -10,7 +10,8 @@ import numpy as np
 
 from bnexport.errors import AmbiguousNetwork, BnexportError, GraphError, TensorNotFound, UnsupportedOps
 from bnexport.graph import ops
-from bnexport.graph.branches import Branches, Flag, find_branches, find_flags, flags_of
+from bnexport.graph.branches import Branches, find_branches
+from bnexport.graph.flags import Flag, find_flags, flags_of
 from bnexport.graph.graphdef import Graph, Node, Ref, constant_node, topological
 from bnexport.graph.names import as_array, as_declared
 from bnexport.graph.variables import Variables
@@ -176,6 +177,9 @@ class Live:
                 return ref if self._is_spread(node, taken) else taken
         if node.op in ops.BATCH_NORMS and ref.output in (1, 2) and not ops.in_training_mode(node):
             return node.inputs[2 + ref.output]  # at inference the moving statistics are handed through
+        if node.op == "OptionalGetValue":  # what a branch of control flow v2 kept for its gradient
+            kept = self.graph.node(self.resolve(node.inputs[0]).node)
+            return kept.inputs[ref.output] if kept.op == "OptionalFromValue" else ref
         if node.op in ops.MERGES:
             alive = [r for r in node.inputs if not self._is_dead(r)]
             if len(alive) == 1 and ref.output == 0:

@@ -19,19 +19,20 @@ import numpy as np
 
 from bnexport.errors import AmbiguousNetwork, BnexportError
 from bnexport.graph import ops
+from bnexport.graph.axes import noted_shape
+from bnexport.graph.flags import flags_of
 from bnexport.graph.flow import belongs_to_training
 from bnexport.graph.graphdef import Node, Ref, topological
 from bnexport.graph.live import Live
+from bnexport.graph.over_batch import computed_again, data_of, is_of_squares, is_over_batch, reductions_over_batch
 from bnexport.graph.writes import assigned_before
 
 _LINEAR = frozenset({"Add", "AddV2", "Sub", "Mul", "AddN", "RealDiv", "Neg", "Cast"})
-_STATISTICAL = _LINEAR | {"Squeeze", "Reshape", "Square", "SquaredDifference", "Sqrt", "DivNoNan", "Reciprocal"}  # what moments are made with
 _OF_NUMBERS = _LINEAR | {"Div", "Minimum", "Maximum", "StridedSlice", "Prod"}
 _UPDATES = frozenset({"Assign", "AssignAdd", "AssignSub", "AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp"})
 _FAKE_QUANTISATIONS = frozenset({"FakeQuantWithMinMaxVars", "FakeQuantWithMinMaxVarsPerChannel"})
 _TRIAL = 0.625  # stands for a decay that is fed: any number between 0 and 1
 _TRIAL_SIZES = {"Shape": [64] * 4, "Size": 64, "Rank": 4}  # stand for sizes that the data has: large, since sums grow with them and averages do not
-_BESSEL = 2.0  # a variance may be averaged with n / (n - 1) for n elements, as fused batch norm does: so many times as large at most
 _NEARBY = 48  # nodes walked through between a reduction over the batch and the assignment of its average
 
 
@@ -52,12 +53,16 @@ def use_moving_statistics(live: Live, choice: str = "auto") -> list[Replacement]
 
     Args:
         choice: "moving" or "batch" for all; "auto" for moving, except where all data comes through placeholders of a fixed batch size: what such a
-            graph computes is a function of that one batch, which can be evaluated as it stands.
+            graph computes is a function of that one batch, which can be evaluated as it stands. Also where a flag says whether averages are moved,
+            "auto" leaves what is taken without: that is what TensorFlow takes at inference.
     """
     if choice == "batch":
         return []
     updates = _updates(live)
+    if choice == "auto":
+        updates = [u for u in updates if not _is_left_to_training(live, u.node)]
     found = {s: v for s, v in _averages(live, updates).items() if choice == "moving" or not _batch_is_fixed(live, s)}
+    found |= {again: found[statistic] for again, statistic in computed_again(live, found).items() if again not in found}
     replacements = []
     for held, (statistic, average) in _averages_of_held(live, updates).items():
         if statistic in found:
@@ -71,6 +76,17 @@ def use_moving_statistics(live: Live, choice: str = "auto") -> list[Replacement]
             live.replace(Ref(update.node), Ref(update.variable))
             replacements.append(Replacement(Ref(update.node), update.variable))
     return replacements + _kept_ranges(live)
+
+
+def _is_left_to_training(live: Live, update: str) -> bool:
+    """Whether a flag, and no counter of steps, keeps inference from an assignment."""
+
+    def is_switch(name: str) -> bool:
+        node = live.graph.nodes[name]
+        return node.op in ops.PLACEHOLDERS or node.op == "PlaceholderWithDefault" or node.attrs.get("dtype") == "bool"
+
+    flags = [flags_of(live.graph, predicate) for predicate, _ in live.branches.sides.get(update, ())]
+    return live.is_dead(update) and all(map(is_switch, frozenset().union(*flags)))
 
 
 def averages_kept(live: Live, nodes: Collection[str]) -> list[str]:
@@ -114,10 +130,13 @@ def _updates(live: Live) -> list[_Update]:
             continue  # (a scalar follows a loss)
         ends, sums = _averaged(live, node.inputs[1], variable)
         statistics = [s for s in ends if _is_average(live, node, variable, s)]
-        if ends and not statistics:
+        if statistics:  # what was made of them may itself be what is averaged, and normalised with: an unbiased variance, say
+            of_them = [s for s in sums if _is_made_without(live, s, variable, sums)]
+            statistics += [s for s in of_them if _is_average(live, node, variable, s, exactly=True)]
+        elif ends:
             shifted = all(variable in live.variables_behind(end) for end in ends)
             apart = (s for s in sums if shifted or variable not in live.variables_behind(s))
-            statistics = [s for s in apart if _is_average(live, node, variable, s)][:1]
+            statistics = next(([s] for s in apart if _is_average(live, node, variable, s)), [])
         found.append(_Update(node.name, variable, statistics))
     return found
 
@@ -167,7 +186,7 @@ def _averages_of_held(live: Live, updates: list[_Update]) -> dict[str, tuple[Ref
         behind = live.variables_behind(written[update.node])
         if node.op.startswith("Assign") and (update.variable in behind or "Sub" in node.op or "Add" in node.op):  # and no mere copy
             for name in held.keys() & {*behind} - {update.variable}:
-                if _is_average(live, node, update.variable, Ref(name)):
+                if _is_average(live, node, update.variable, Ref(name), exactly=True):
                     found[name] = (held[name], update.variable)
     return found
 
@@ -189,10 +208,11 @@ def _is_only_reported(live: Live, node: Node) -> bool:
     return len(users) > 0 and all(ops.is_summary(u.op) or _is_only_reported(live, u) for u in users)
 
 
-def _is_average(live: Live, update: Node, variable: str, statistic: Ref) -> bool:
+def _is_average(live: Live, update: Node, variable: str, statistic: Ref, *, exactly: bool = False) -> bool:
     """Whether a variable that is updated again and again ends where the statistic stays: V ← a·V + b·s ends at b / (1 - a) · s.
 
-    Arithmetic that has no value here gets the benefit of the doubt: that it is linear is known all the same.
+    Arithmetic that has no value here gets the benefit of the doubt: that it is linear is known all the same. `exactly` leaves no doubt, and no room
+    for a correction of the variance, which for n rows may be averaged with n / (n - 1), as fused batch norm does.
     """
     shape = live.variables.array(live.graph.nodes[variable]).shape
     zeros, ones = np.zeros(shape), np.ones(shape)
@@ -214,12 +234,13 @@ def _is_average(live: Live, update: Node, variable: str, statistic: Ref) -> bool
     try:
         rest, old, new = becomes(zeros, zeros), becomes(ones, zeros), becomes(zeros, ones)
     except BnexportError:  # an operator without a kernel
-        return True
+        return not exactly
     with np.errstate(all="ignore"):
-        goes = 1 - (old - rest)
+        goes = 1 - (old - rest)  # 0 / 0 is an update that inference turns off, by a momentum of 1
         gain, offset = (new - rest) / goes, rest / goes
-    # 0 / 0 is an update that inference turns off, by a momentum of 1
-    return bool(np.all(np.isnan(gain) | ((gain > 1 - 1e-3) & (gain <= _BESSEL + 1e-3))) and np.all(np.isnan(offset) | (np.abs(offset) < 1e-9)))
+        rows = np.rint(1 / (gain - 1))
+        corrected = (rows >= 1) & (np.abs(gain - 1 - 1 / rows) < 1e-4) & (not exactly and is_of_squares(live, statistic))
+    return bool(np.all(np.isnan(gain) | (np.abs(gain - 1) < 1e-3) | corrected) and np.all(np.isnan(offset) | (np.abs(offset) < 1e-9)))
 
 
 def _divided(live: Live, written: Ref) -> set[str]:
@@ -241,6 +262,9 @@ def _divided(live: Live, written: Ref) -> set[str]:
 
 def _batch_is_fixed(live: Live, statistic: Ref) -> bool:
     """Whether a statistic is taken over a batch that is fed, of a size that the graph fixes."""
+    reduced = [(noted_shape(live.graph, data) or [], axes) for data, axes in data_of(live, statistic)]
+    if any(axes and all(0 <= axis < len(shape) and shape[axis] is None for axis in axes) for shape, axes in reduced):
+        return False  # there are as many as columns, in a matrix of features and any number of rows
     names = topological(live.graph, [statistic.node], live.inputs)
     fed = [live.graph.nodes[n] for n in names if ops.is_source(live.graph.nodes[n])]
     shapes = [
@@ -294,9 +318,20 @@ def _averaged(live: Live, written: Ref, variable: str) -> tuple[list[Ref], list[
         if node.op in _LINEAR and (len(operands) == 1 or any(_is_weight(live, r, variable) for r in operands)):
             stack.extend(operands)
             sums.append(ref)
-        elif _reduces_batch(live, ref):
+        elif is_over_batch(live, ref):
             found.append(ref)
     return found, sums
+
+
+def _is_made_without(live: Live, ref: Ref, variable: str, sums: list[Ref]) -> bool:
+    """Whether a variable is no operand of a sum, nor of the sums that it is made of."""
+    operands = [ref]
+    for operand in operands:
+        if operand in sums:
+            operands.extend(live.inputs(live.graph.nodes[operand.node]))
+        elif not live.is_dynamic(operand) and variable in live.variables_behind(operand):
+            return False
+    return True
 
 
 def _is_weight(live: Live, ref: Ref, variable: str) -> bool:
@@ -328,30 +363,6 @@ def _is_weight_made_with(live: Live, ref: Ref, variable: str) -> bool:
     return node.op in _LINEAR and any(r.node == variable for r in live.inputs(node))
 
 
-def _reduces_batch(live: Live, ref: Ref) -> bool:
-    """Whether a value is a statistic over the batch: a fused batch norm's in training mode, or made of a mean over the first axis, nearby."""
-    stack = [ref]
-    seen: set[str] = set()
-    while stack and len(seen) < _NEARBY:
-        name = stack.pop(0).node
-        if name in seen:
-            continue
-        seen.add(name)
-        node = live.graph.nodes[name]
-        if ops.in_training_mode(node):
-            return ref.output in (1, 2) and node.name == ref.node
-        if node.op in ("Mean", "Sum") and len(node.inputs) == 2:
-            return 0 in _axes(live, node)
-        if node.op in _STATISTICAL:
-            stack.extend(live.inputs(node))
-    return False
-
-
-def _axes(live: Live, node: Node) -> list[int]:
-    axes = live.inputs(node)[1]
-    return [] if live.is_dynamic(axes) else [int(a) for a in live.value(axes).reshape(-1)]
-
-
 def refuse_mixtures(live: Live, roots: list[str], replaced: list[Replacement]) -> None:
     """
     Raises:
@@ -360,49 +371,12 @@ def refuse_mixtures(live: Live, roots: list[str], replaced: list[Replacement]) -
     """
     names = topological(live.graph, roots, live.inputs)
     used = live.used_replacements(names)
-    over = {made: r for r in replaced if r.statistic in used for made in _made_of(live, r.statistic)}
-    for name in reversed(names) if over else []:  # the variance is computed after the mean that it needs
-        node = live.graph.nodes[name]
-        if node.op in ("Mean", "Sum") and live.is_dynamic(Ref(name)) and len(node.inputs) == 2 and 0 in _axes(live, node):
-            for made in _made_of(live, Ref(name)):
-                if (r := over.get(made)) is not None:
-                    raise AmbiguousNetwork(
-                        f"{live.graph.source}: {str(r.statistic)!r} has a moving average, {r.variable!r}, but none was found of {name!r}, which is "
-                        "taken over the same data (as in a graph of batch renormalisation that was saved from training): convert a graph that was "
-                        "built for inference, or take all statistics from the batch with --statistics batch"
-                    )
-
-
-def _made_of(live: Live, statistic: Ref) -> set[tuple[Ref, tuple[int, ...]]]:
-    """The data that a statistic is taken over, with the axes: for mean((x - mean)²) and mean(x²), as for mean(x), it is x."""
-    found = set()
-    stack = [statistic]
-    seen: set[Ref] = set()
-    while stack and len(seen) < _NEARBY:
-        ref = stack.pop(0)
-        if ref in seen:
-            continue
-        seen.add(ref)
-        node = live.graph.nodes[ref.node]
-        if node.op in ("Mean", "Sum") and len(node.inputs) == 2:
-            axes = tuple(_axes(live, node))
-            data = [live.inputs(node)[0]]
-            while data:
-                taken = live.graph.nodes[data[0].node]
-                if taken.op in ("Square", "SquaredDifference", "Sub"):
-                    data.extend(r for r in live.inputs(taken) if live.is_dynamic(r))
-                found.add((data.pop(0), axes))
-        elif node.op in _STATISTICAL:
-            stack.extend(live.inputs(node))
-    return found
-
-
-def batch_statistics(live: Live, roots: list[str]) -> list[str]:
-    """The nodes among the ancestors of `roots` that take statistics over the batch, so that scores depend on what is in it."""
-    names = topological(live.graph, roots, live.inputs)
-    nodes = (live.graph.nodes[name] for name in names)
-    return [
-        n.name
-        for n in nodes
-        if ops.in_training_mode(n) or (n.op in ("Mean", "Sum") and live.is_dynamic(Ref(n.name)) and len(n.inputs) == 2 and 0 in _axes(live, n))
-    ]
+    over = {made: r for r in replaced if r.statistic in used for made in data_of(live, r.statistic)}
+    for name in reversed(reductions_over_batch(live, names)) if over else []:  # the variance is computed after the mean that it needs
+        for made in data_of(live, Ref(name)):
+            if (r := over.get(made)) is not None:
+                raise AmbiguousNetwork(
+                    f"{live.graph.source}: {str(r.statistic)!r} has a moving average, {r.variable!r}, but none was found of {name!r}, which is "
+                    "taken over the same data (as in a graph of batch renormalisation that was saved from training): convert a graph that was "
+                    "built for inference, or take all statistics from the batch with --statistics batch"
+                )
