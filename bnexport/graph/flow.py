@@ -13,6 +13,8 @@ from bnexport.graph.graphdef import Node, Ref, topological
 from bnexport.graph.live import Live
 
 _SAVING = frozenset({"SaveV2", "Save", "SaveSlices", "QueueEnqueueManyV2", "QueueEnqueueV2", "QueueEnqueue", "QueueEnqueueMany"})
+PRODUCTS = frozenset({"MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Conv2D"})
+"""Operators that have data as their first operand and weights as their second, most of the time."""
 
 
 def belongs_to_training(node: Node) -> bool:

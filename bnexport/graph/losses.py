@@ -23,7 +23,7 @@ _COMBINATIONS = frozenset(
 )  # fmt: skip
 """How a term enters its loss."""
 _NEARBY = 24  # nodes looked at behind a term
-_PICKS = frozenset({"Gather", "GatherV2", "GatherNd"})
+_PICKS = frozenset({"Gather", "GatherV2", "GatherNd", "DynamicPartition"})
 _LOGARITHMS = frozenset({"Log", "Log1p"})
 _POWERS = frozenset({"Square", "Pow"})
 _BEFORE_LOGARITHMS = frozenset({"Add", "AddV2", "Maximum", "Minimum", "Sub", "ClipByValue", "Exp"})
@@ -79,8 +79,8 @@ class Losses:
             return True
         if op in _LOGARITHMS:
             return False
-        if op == "LogSoftmax":
-            return not end.outside
+        if op == "LogSoftmax":  # (it is the output where a loss takes it with labels, unless probabilities stand beside it)
+            return not end.outside or any(u.op == "Softmax" for u in self.flow.followers(end.behind[0].node))
         if self._leads_to_likelihood(end):
             self._likelihood.add(name)
             return True
@@ -94,7 +94,9 @@ class Losses:
         if self._is_tested(end):
             self._terms.add(name)
             return True
-        if self._chooses_by_sign(end.node) or self._is_shaped_for_labels(end) or self._is_of_steps(end):
+        if self._chooses_by_sign(end.node) or (op == "Neg" and all(self._chooses_by_sign(u) for u in end.users)):
+            return True
+        if self._is_shaped_for_labels(end) or self._is_of_steps(end):
             return True
         if all(u.name in self.flow.lossy or u in end.stepped for u in end.users) and self._compares(name, end.inside):
             self._terms.add(name)
@@ -146,8 +148,14 @@ class Losses:
         if not self._takes_plain_numbers(node):
             return False
         argument = behind[0]
-        while node.op == "Exp" and (made := self.live.graph.nodes[argument.node]).op in ("Neg", "Abs"):
-            argument = self.live.inputs(made)[0]
+        while node.op == "Exp":
+            made = self.live.graph.nodes[argument.node]
+            if made.op in ("Neg", "Abs"):
+                argument = self.live.inputs(made)[0]
+            elif self._chooses_by_sign(made):
+                argument = self.live.inputs(self.live.graph.nodes[self.live.inputs(made)[0].node])[0]
+            else:
+                break
         return node.op != "Exp" or len(self.flow.followers(argument.node)) > 1
 
     def _normalises(self, node: Node, behind: list[Ref]) -> bool:
@@ -242,8 +250,15 @@ class Losses:
 
     def _is_shaped_for_labels(self, end: End) -> bool:
         """Whether an end only has the shape in which losses compare it with labels, or pick from it by them."""
-        compared = ("CrossEntropy" in u.op or self._picks_from(u, end.node.name) for u in end.outside)
-        return end.node.op in RESHAPES - {"Squeeze"} and bool(end.outside) and all(compared)
+        takers = [u for u in end.users if u in end.outside or u.op in RESHAPES]
+        return end.node.op in RESHAPES - {"Squeeze"} and bool(takers) and all(self._is_for_labels(u, end.node.name) for u in takers)
+
+    def _is_for_labels(self, user: Node, name: str) -> bool:
+        """Whether what takes a tensor is a cross entropy, picks from it by labels, or gives it the shape for that."""
+        if user.op in RESHAPES:
+            users = self.flow.followers(user.name)
+            return bool(users) and all(self._is_for_labels(u, user.name) for u in users)
+        return "CrossEntropy" in user.op or self._picks_from(user, name)
 
     def _is_of_steps(self, end: End) -> bool:
         """Whether a loss is made of an end in each step of a loop, where TensorFlow can be asked for nothing."""
@@ -297,7 +312,7 @@ class Losses:
             operands = self.live.inputs(node)
             if node.op == "Mul" and self._is_entropy(*operands):
                 return True
-            made = [self.live.graph.nodes[r.node].op for r in operands]
+            made = [self._without_sign(r).op for r in operands]
             if node.op in ("Sub", "SquaredDifference") or (node.op == "Mul" and ("Log" in made or "Log1p" in made)):
                 if self._takes_data(node):
                     return True
@@ -306,6 +321,11 @@ class Losses:
                     return True
             stack.extend(r.node for r in operands if r.node in inside or r.node in self.flow.depends)
         return False
+
+    def _without_sign(self, ref: Ref) -> Node:
+        """The node that gives a value, or the one whose result was negated for it."""
+        node = self.live.graph.nodes[ref.node]
+        return self.live.graph.nodes[self.live.inputs(node)[0].node] if node.op == "Neg" else node
 
     def _takes_data(self, node: Node) -> bool:
         """Whether an operand is data that no weight has touched."""

@@ -1,0 +1,199 @@
+"""What losses make of a network's results, as detectors, segmenters and recommenders wrote them: none of it is an output."""
+
+import numpy as np
+import pytest
+from live_graph import Net, dense, rows
+
+from bnexport.errors import AmbiguousNetwork
+
+pytestmark = pytest.mark.tensorflow
+X = rows(5, 6)
+
+
+def hidden(tf, x, name="hidden"):
+    return tf.nn.relu(dense(tf, x, 8, name))
+
+
+def image(tf):
+    x = tf.placeholder(tf.float32, [None, 8, 8, 3], name="x")
+    return x, tf.nn.relu(tf.layers.conv2d(x, 4, 3, padding="same"))
+
+
+def overlap(tf, a, b):
+    """The intersection of boxes over their union, by their centers and sizes."""
+    low = tf.maximum(a[..., :2] - a[..., 2:] / 2, b[..., :2] - b[..., 2:] / 2)
+    high = tf.minimum(a[..., :2] + a[..., 2:] / 2, b[..., :2] + b[..., 2:] / 2)
+    size = tf.maximum(high - low, 0.0)
+    both = size[..., 0] * size[..., 1]
+    return both / (a[..., 2] * a[..., 3] + b[..., 2] * b[..., 3] - both)
+
+
+def detector(tf, scope):
+    """Two heads as YOLO has them, whose boxes are decoded, and a loss that takes both the decoded and the raw numbers apart."""
+    x, trunk = image(tf)
+    heads, total = [], 0.0
+    for i in range(2):
+        raw = tf.layers.conv2d(trunk, 7, 1, name=f"raw_{i}")
+        decoded = tf.concat([tf.sigmoid(raw[..., :2]), tf.exp(raw[..., 2:4]) * 2.0, tf.sigmoid(raw[..., 4:])], -1, name=f"head_{i}")
+        wanted = tf.placeholder(tf.float32, [None, 8, 8, 7], name=f"wanted_{i}")
+        with tf.name_scope(scope.format(i)):
+            raw = tf.reshape(raw, [-1, 8, 8, 7])
+            there = wanted[..., 4:5]
+            boxes = there[..., 0] * (1.0 - overlap(tf, decoded[..., :4], wanted[..., :4]))
+            unsure = tf.pow(tf.abs(there - decoded[..., 4:5]), 2)
+            scores = unsure * tf.nn.sigmoid_cross_entropy_with_logits(labels=there, logits=raw[..., 4:5])
+            classes = there * tf.nn.sigmoid_cross_entropy_with_logits(labels=wanted[..., 5:], logits=raw[..., 5:])
+            total += sum(tf.reduce_mean(term) for term in (boxes, scores, classes))
+        heads.append(decoded)
+    tf.train.AdamOptimizer().minimize(total)
+    return x, heads
+
+
+@pytest.mark.parametrize("scope", ["box_loss_{}", "head_{}/LossLayer", "cost_{}"])
+def test_what_is_taken_apart_in_a_scope_called_a_loss(tf, live, scope):
+    def build():
+        x, heads = detector(tf, scope)
+        return Net({x: rows(2, 8, 8, 3)}, heads)
+
+    program = live(build).matches()
+    assert all(name.startswith("raw_") for name in program.conversion["alternatives"])
+
+
+def test_a_network_in_a_scope_called_a_loss(tf, live):
+    """Where the weights are in it, that scope tells nothing; nor does it of a softmax of what lies before it."""
+
+    def build():
+        x, labels = tf.placeholder(tf.float32, [None, 6], name="x"), tf.placeholder(tf.float32, [None, 3], name="labels")
+        logits = dense(tf, hidden(tf, x), 3, "out")
+        with tf.name_scope("first_loss"):
+            first = tf.nn.softmax(logits)
+            tf.reduce_sum(tf.square(labels - first))
+        with tf.name_scope("second_loss"):
+            second = tf.square(dense(tf, x, 3, "second"))
+            tf.reduce_sum(tf.square(labels - second))
+        return Net({x: X}, [first, second])
+
+    with pytest.raises(AmbiguousNetwork, match=r"--output first_loss/Softmax  \(from x\)\n  --output second_loss/Square  \(from x\)"):
+        live(build).convert()
+
+
+def test_a_name_given_to_what_a_loss_takes_apart(tf, live):
+    """Of all that is made of the output, nothing has a name; tf.identity does nothing but give one."""
+
+    def build():
+        x, trunk = image(tf)
+        y = tf.identity(tf.layers.conv2d(trunk, 5, 1), name="output")
+        wanted, there = tf.placeholder(tf.float32, [None, 8, 8, 4], name="wanted"), tf.placeholder(tf.float32, [None, 8, 8], name="there")
+        boxes = tf.concat([tf.sigmoid(y[..., :2]), tf.exp(y[..., 2:4])], -1)
+        best = tf.cast(tf.greater(overlap(tf, boxes, wanted), 0.3), tf.float32) * there
+        tf.reduce_mean(best * tf.reduce_sum(tf.square(boxes - wanted), -1) + tf.square(best - tf.sigmoid(y[..., 4])))
+        return Net({x: rows(2, 8, 8, 3)}, [y])
+
+    live(build).matches()
+
+
+def test_parts_with_names_of_their_own(tf, live):
+    """The author named them too."""
+
+    def build():
+        x, wanted = tf.placeholder(tf.float32, [None, 6], name="x"), tf.placeholder(tf.float32, [None, 2], name="wanted")
+        both = tf.identity(dense(tf, hidden(tf, x), 4, "out"), name="both")
+        mean, scale = tf.identity(both[:, :2], name="mean"), tf.nn.softplus(both[:, 2:], name="scale")
+        tf.reduce_mean(tf.square((wanted - mean) / scale) / 2 + tf.log(scale))
+        return Net({x: X}, [mean, scale])
+
+    live(build).matches()
+
+
+@pytest.mark.parametrize("way", ["cross entropy", "gather", "partition"])
+def test_logits_in_another_shape_beside_a_softmax_by_hand(tf, live, way):
+    """U-Net and DeepLab flatten the scores for the loss, once or twice, and leave pixels out by their labels."""
+
+    def build():
+        x, trunk = image(tf)
+        logits = tf.layers.conv2d(trunk, 3, 1)
+        label = tf.placeholder(tf.int32, [None, 8, 8], name="label")
+        flat, labels = tf.reshape(logits, [-1, 3]), tf.reshape(label, [-1])
+        if way == "cross entropy":
+            tf.nn.softmax_cross_entropy_with_logits_v2(labels=tf.one_hot(labels, 3), logits=flat)
+        elif way == "gather":
+            kept = tf.squeeze(tf.where(tf.less_equal(labels, 2)), 1)
+            tf.nn.sparse_softmax_cross_entropy_with_logits(labels=tf.gather(labels, kept), logits=tf.gather(flat, kept))
+        else:
+            valid = tf.cast(tf.less_equal(labels, 2), tf.int32)
+            parts = [tf.dynamic_partition(t, valid, 2)[1] for t in (labels, flat)]
+            tf.nn.sparse_softmax_cross_entropy_with_logits(labels=parts[0], logits=parts[1])
+        rates = tf.exp(logits - tf.reduce_max(logits, 3, keepdims=True))
+        y = tf.divide(rates, tf.reduce_sum(rates, 3, keepdims=True), name="y")
+        tf.argmax(y, 3)
+        return Net({x: rows(2, 8, 8, 3)}, [y.op.outputs[0]])
+
+    live(build).matches()
+
+
+def test_a_logarithm_of_the_softmax_beside_it(tf, live):
+    """As BERT's classifier: the probabilities are the output, and the loss takes their logarithms with labels."""
+
+    def build():
+        x, label = tf.placeholder(tf.float32, [None, 6], name="x"), tf.placeholder(tf.int32, [None], name="label")
+        logits = dense(tf, hidden(tf, x), 3, "out")
+        y = tf.nn.softmax(logits, name="y")
+        tf.reduce_mean(-tf.reduce_sum(tf.one_hot(label, 3) * tf.nn.log_softmax(logits), -1))
+        return Net({x: X}, [y])
+
+    live(build).matches()
+
+
+def test_the_sigmoid_cross_entropy_under_another_name(tf, live):
+    def build():
+        x, labels = tf.placeholder(tf.float32, [None, 6], name="x"), tf.placeholder(tf.float32, [None, 3], name="labels")
+        logits = dense(tf, hidden(tf, x), 3, "out")
+        y = tf.sigmoid(logits, name="y")
+        tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=logits, name="xent"))
+        return Net({x: X}, [y])
+
+    live(build).matches()
+
+
+def test_decisions_under_a_mask_and_by_their_places(tf, live):
+    """What is the network's own input too may say which hits count, and which items the best scores are of."""
+
+    def build():
+        item, user = tf.placeholder(tf.int32, [None], name="item"), tf.placeholder(tf.float32, [None, 6], name="user")
+        looked_up = tf.nn.embedding_lookup(tf.get_variable("table", [4, 8]), item)
+        scores = tf.reshape(dense(tf, hidden(tf, user) * looked_up, 1, "out"), [-1], name="y")
+        hits = tf.cast(tf.greater(scores, 0.0), tf.float32) * tf.cast(tf.not_equal(item, 0), tf.float32)
+        tf.reduce_mean(hits)
+        tf.gather(item, tf.nn.top_k(scores, 2)[1])
+        return Net({item: np.array([0, 1, 2, 3, 1], np.int32), user: X}, [scores])
+
+    live(build).matches()
+
+
+def test_assertions_and_thresholds_are_no_alternatives(tf, live):
+    def build():
+        x, label = tf.placeholder(tf.float32, [None, 6], name="x"), tf.placeholder(tf.float32, [None, 1], name="label")
+        y = tf.sigmoid(dense(tf, hidden(tf, x), 1, "out"), name="y")
+        tf.metrics.auc(label, y)
+        return Net({x: X}, [y])
+
+    assert live(build).matches().conversion["alternatives"] == []
+
+
+def test_a_generator_is_listed_beside_the_critic_of_its_pictures(tf, live):
+    """pix2pix: all batch norms take statistics of the batch; the critic is asked about real and about made pictures."""
+
+    def build():
+        x, wanted = (tf.placeholder(tf.float32, [None, 6], name=name) for name in ("x", "wanted"))
+        with tf.variable_scope("generator"):
+            made = tf.tanh(dense(tf, tf.layers.batch_normalization(hidden(tf, x), training=True), 6, "out"), name="made")
+        scores = []
+        for picture in (wanted, made):
+            with tf.variable_scope("critic", reuse=len(scores) > 0):
+                scores.append(tf.sigmoid(dense(tf, hidden(tf, tf.concat([x, picture], 1)), 1, "out")))
+        tf.reduce_mean(-(tf.log(scores[0] + 1e-12) + tf.log(1 - scores[1] + 1e-12)))
+        tf.reduce_mean(-tf.log(scores[1] + 1e-12)) + tf.reduce_mean(tf.abs(wanted - made))
+        return Net({x: X}, [made])
+
+    with pytest.raises(AmbiguousNetwork, match=r"--output generator/made  \(from x, in the place of wanted\)"):
+        live(build).convert()
