@@ -197,3 +197,58 @@ def test_a_generator_is_listed_beside_the_critic_of_its_pictures(tf, live):
 
     with pytest.raises(AmbiguousNetwork, match=r"--output generator/made  \(from x, in the place of wanted\)"):
         live(build).convert()
+
+
+def forward_algorithm(tf, scores, transitions, lengths):
+    """The logarithm of the sum over all paths, as tf.contrib.crf computes it: a recurrent cell takes a step for each word."""
+
+    class Forward(tf.nn.rnn_cell.RNNCell):
+        state_size = output_size = 4
+
+        def __call__(self, inputs, state, scope=None):
+            made = inputs + tf.reduce_logsumexp(tf.expand_dims(state, 2) + transitions, [1])
+            return made, made
+
+    _, last = tf.nn.dynamic_rnn(Forward(), scores[:, 1:], sequence_length=lengths - 1, initial_state=scores[:, 0], dtype=tf.float32)
+    return tf.reduce_logsumexp(last, [1])
+
+
+@pytest.mark.parametrize("picked", ["gathered", "times ones"])
+@pytest.mark.parametrize("scope", ["crf", "crf_loss"])
+def test_a_conditional_random_field(tf, live, picked, scope):
+    """Labels look up transitions, which are weights, and are no input for it; the sum over all paths is the loss'."""
+    word = np.random.default_rng(1).integers(0, 9, (3, 5)).astype(np.int32)
+
+    def build():
+        words, label = (tf.placeholder(tf.int32, [None, 5], name=name) for name in ("words", "label"))
+        lengths = tf.placeholder(tf.int32, [None], name="lengths")
+        looked_up = tf.nn.embedding_lookup(tf.get_variable("table", [9, 6]), words)
+        states, _ = tf.nn.dynamic_rnn(tf.nn.rnn_cell.GRUCell(4), looked_up, sequence_length=lengths, dtype=tf.float32)
+        scores = tf.reshape(dense(tf, tf.reshape(states, [-1, 4]), 4, "out"), [-1, 5, 4], name="scores")
+        with tf.variable_scope(scope):
+            transitions = tf.get_variable("transitions", [4, 4])
+            if picked == "gathered":
+                places = tf.reshape(tf.expand_dims(tf.range(tf.shape(scores)[0]) * 20, 1) + tf.range(5) * 4 + label, [-1])
+                path = tf.reshape(tf.gather(tf.reshape(scores, [-1]), places), [-1, 5])
+            else:
+                path = tf.reduce_sum(tf.one_hot(label, 4) * scores, 2)
+            steps = tf.gather(tf.reshape(transitions, [-1]), label[:, :-1] * 4 + label[:, 1:])
+            mask = tf.sequence_mask(lengths, 5, tf.float32)
+            of_labels = tf.reduce_sum(path * mask, 1) + tf.reduce_sum(steps * mask[:, 1:], 1)
+            likelihood = of_labels - forward_algorithm(tf, scores, transitions, lengths)
+        tf.train.AdamOptimizer().minimize(tf.reduce_mean(-likelihood))
+        return Net({words: word, lengths: np.array([5, 3, 1], np.int32)}, [scores])
+
+    live(build).matches()
+
+
+def test_an_item_whose_score_is_picked(tf, live):
+    """What picks its score is an input where that score is the result: it is not reduced over the batch."""
+
+    def build():
+        user, item = tf.placeholder(tf.float32, [None, 6], name="user"), tf.placeholder(tf.int32, [None, 1], name="item")
+        scores = dense(tf, hidden(tf, user), 4, "out")
+        picked = tf.reduce_sum(tf.one_hot(item[:, 0], 4) * scores, 1) + tf.gather(tf.get_variable("bias", [4]), item[:, 0])
+        return Net({user: X, item: np.array([[0], [1], [2], [3], [1]], np.int32)}, [tf.identity(picked, name="y")])
+
+    live(build).matches()

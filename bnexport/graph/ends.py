@@ -81,7 +81,7 @@ class Ends:
         self._texts: set[str] = set()  # images as files, and the loops that wrote them
         self._position = {name: i for i, name in enumerate(self.live.graph.nodes)}
         self._untaken = self._not_chosen()
-        self._networks_in_losses = {scope for name in self.flow.weighted if (scope := _authors_loss(name)) is not None}
+        self._weighted_in_losses = [name for name in self.flow.weighted if _authors_loss(name) is not None]
 
     def find(self, without: Collection[str] = ()) -> list[Ref]:
         """The references of the network, `without` some nodes, that nothing in it takes, after stepping back, in the graph's order."""
@@ -101,13 +101,16 @@ class Ends:
                 if self._serves_training(name):
                     self._updates.add(name)
                 elif name not in dropped and not ops.makes_text(self.live.graph.nodes[name]) and not _in_assertion(name):
-                    self.stepped_back += self._named(name)
+                    self.stepped_back += self._named(name, inside)
             inside.difference_update(back)
 
-    def _named(self, name: str) -> list[Ref]:
+    def _named(self, name: str, inside: Collection[str]) -> list[Ref]:
         """What is named in a node's place where outputs are to be chosen from: of the arithmetic of a loss what the loss is given, as the logits."""
+        if name in self.losses.beside_picks:
+            return []
         scope = _authors_loss(name)
-        if not _in_loss(name) and (scope is None or scope in self._networks_in_losses):
+        scope = None if scope is None or self._holds_network(scope, inside) else scope
+        if not _in_loss(name) and scope is None:
             return [Ref(name)]
         given = [self.live.resolve(ref) for ref in self.live.inputs(self.live.graph.nodes[name])]
         given = [ref for ref in given if ref.node in self.flow.network and ref not in self.stepped_back]
@@ -150,6 +153,8 @@ class Ends:
         behind = [r for r in self.live.inputs(node) if r.node in inside]
         if node.op in ops.SHAPES_ONLY or node.op == "Assert" or ops.makes_text(node):
             return True
+        if behind and self.losses.stands_beside_picks(name, inside):
+            return True
         if not behind or name in self.flow.weighted:
             return False
         users = self.flow.followers(name)
@@ -166,9 +171,13 @@ class Ends:
         An activation of that network stays an output: that it was written there says no more than that the loss takes it.
         """
         scope = _authors_loss(end.node.name)
-        if scope is None or scope in self._networks_in_losses or not end.users:
+        if scope is None or not end.users or self._holds_network(scope, end.inside):
             return False
         return end.node.op not in _ACTIVATIONS or any(ref.node.startswith(scope) for ref in end.behind)
+
+    def _holds_network(self, scope: str, inside: Collection[str]) -> bool:
+        """Whether the network's own weights are in a scope called a loss."""
+        return any(name.startswith(scope) and name in inside for name in self._weighted_in_losses)
 
     # ---- decisions
 

@@ -4,10 +4,11 @@ A loss is known by the labels that it depends on (see `flow`). Some of what it i
 logarithm of a likelihood, max(z, 0), a margin, the entropy of a policy. Each rule here knows one of these by its operators.
 """
 
+from functools import cached_property
 from typing import NamedTuple
 
 from bnexport.graph import ops
-from bnexport.graph.flow import Flow
+from bnexport.graph.flow import PICKS, Flow
 from bnexport.graph.graphdef import Node, Ref
 
 COMPARISONS = frozenset({"Equal", "NotEqual", "Greater", "GreaterEqual", "Less", "LessEqual"})
@@ -23,7 +24,7 @@ _COMBINATIONS = frozenset(
 )  # fmt: skip
 """How a term enters its loss."""
 _NEARBY = 24  # nodes looked at behind a term
-_PICKS = frozenset({"Gather", "GatherV2", "GatherNd", "DynamicPartition"})
+_BESIDE = 100_000  # and of all that a loss makes of a tensor, step after step
 _LOGARITHMS = frozenset({"Log", "Log1p"})
 _POWERS = frozenset({"Square", "Pow"})
 _BEFORE_LOGARITHMS = frozenset({"Add", "AddV2", "Maximum", "Minimum", "Sub", "ClipByValue", "Exp"})
@@ -56,12 +57,14 @@ class Losses:
 
     Attributes:
         compared_to_constants: arithmetic that compares the network's results with constants.
+        beside_picks: what a loss computes of a tensor from which labels pick.
     """
 
     def __init__(self, flow: Flow):
         self.flow = flow
         self.live = flow.live
         self.compared_to_constants: set[str] = set()
+        self.beside_picks: set[str] = set()
         self._likelihood: set[str] = set()  # logarithms of a likelihood, and the arithmetic before them
         self._terms: set[str] = set()  # other parts of losses
         self._roots: set[str] = set()  # what a loss makes terms of
@@ -102,6 +105,53 @@ class Losses:
             self._terms.add(name)
             return True
         return False
+
+    def stands_beside_picks(self, name: str, inside: set[str]) -> bool:
+        """Whether an end only serves a loss that labels pick elements of a tensor for, and is made of that tensor and weights alone.
+
+        So is the sum over all paths that a conditional random field holds against the path of the labels, and what its steps leave lying.
+        """
+        if name in self.beside_picks:
+            return True
+        if not self._picked or (self.flow.followers(name) and not self._is_term(name, inside)):
+            return False
+        made = self._made_of_picked(name)
+        if made is None or not (self.flow.followers(name) or made & self.beside_picks):
+            return False
+        self.beside_picks |= made
+        return True
+
+    @cached_property
+    def _picked(self) -> set[str]:
+        """What labels pick elements from, before it was given another shape for that."""
+        found = set()
+        for name in self.flow.depends.keys() - self.flow.network:
+            node = self.live.graph.nodes[name]
+            by = self.flow.picked_by(node)
+            picked = [r.node for r in self.live.inputs(node)[:2] if by is not None and r != by and r.node in self.flow.network]
+            for root in picked:
+                while self.live.graph.nodes[root].op in RESHAPES and len(self.flow.followers(root)) == 1:
+                    root = self.live.inputs(self.live.graph.nodes[root])[0].node
+                found.add(root)
+        return found & self.flow.network
+
+    def _made_of_picked(self, name: str) -> set[str] | None:
+        """The nodes between a tensor that labels pick from and an end that is made of it and of weights alone; None where it is not."""
+        stack, made, roots = [name], set[str](), set()
+        while stack:
+            current = stack.pop()
+            if current in self._picked and current != name:
+                roots.add(current)
+            elif current not in made:
+                made.add(current)
+                behind = [r for r in self.live.inputs(self.live.graph.nodes[current]) if r in self.flow.sources or r.node in self.flow.depends]
+                if any(r.node in self.flow.weighted and self._takes_sources(r.node) for r in behind) or len(made) > _BESIDE:
+                    return None
+                stack += [r.node for r in behind if r.node in self.flow.touched]
+        return made if len(roots) == 1 else None
+
+    def _takes_sources(self, name: str) -> bool:
+        return not any(r.node in self.flow.touched for r in self.live.inputs(self.live.graph.nodes[name]))
 
     # ---- likelihoods
 
@@ -251,6 +301,8 @@ class Losses:
     def _is_shaped_for_labels(self, end: End) -> bool:
         """Whether an end only has the shape in which losses compare it with labels, or pick from it by them."""
         takers = [u for u in end.users if u in end.outside or u.op in RESHAPES]
+        if any(u.name in self.beside_picks for u in end.users):
+            return False
         return end.node.op in RESHAPES - {"Squeeze"} and bool(takers) and all(self._is_for_labels(u, end.node.name) for u in takers)
 
     def _is_for_labels(self, user: Node, name: str) -> bool:
@@ -284,7 +336,7 @@ class Losses:
 
     def _picks_from(self, user: Node, name: str) -> bool:
         """Whether a node picks elements of an end by their indices, as a loss does those of the labels."""
-        return user.op in _PICKS and self.live.inputs(user)[0].node == name
+        return user.op in PICKS and self.live.inputs(user)[0].node == name
 
     def _chooses_by_sign(self, node: Node) -> bool:
         """Whether a Select takes x or -x or zero by the sign of x, as the stable form of the sigmoid cross entropy does."""
