@@ -10,7 +10,7 @@ from bnexport.graph.flow import PRODUCTS, Flow, belongs_to_training
 from bnexport.graph.graphdef import Ref, topological
 from bnexport.graph.live import Live
 from bnexport.graph.names import find_named
-from bnexport.graph.networks import Networks, authors_name, sources_of, stand_ins
+from bnexport.graph.networks import Networks, authors_name, is_automatic, sources_of, stand_ins
 
 _NORMAL_NUMBERS = frozenset(
     {"RandomStandardNormal", "TruncatedNormal", "StatelessRandomNormal", "StatelessRandomNormalV2", "StatelessTruncatedNormal"}
@@ -129,14 +129,28 @@ def _listing(names: Iterable[object]) -> str:
 
 
 def by_name(live: Live, sources: Iterable[Ref], taken: Collection[str] = ()) -> dict[str, Ref]:
-    """Sources of data by the names that users see: a feature's key in the records that the graph parses, or the tensor's name.
+    """Sources of data by the names that users see.
+
+    That is a feature's key in the records that the graph parses, the name that its author gave what a queue or a dataset gives, or the tensor's.
 
     Args:
         taken: names that others have already.
     """
     features = {ref: dense_feature(live.graph, ref) for ref in sources}
-    keys = [*taken, *(feature.key for feature in features.values() if feature is not None)]
-    return {str(ref) if feature is None or keys.count(feature.key) > 1 else feature.key: ref for ref, feature in features.items()}
+    names = {ref: _name_of_data(live, ref) if feature is None else feature.key for ref, feature in features.items()}
+    given = [*taken, *names.values()]
+    return {str(ref) if given.count(name) > 1 else name: ref for ref, name in names.items()}
+
+
+def _name_of_data(live: Live, ref: Ref) -> str:
+    """The tensor's name, or that of the last of the identities behind what a queue or a dataset gives, where all that takes it goes through them."""
+    node = live.graph.nodes[ref.node]
+    while node.op not in ops.PLACEHOLDERS | {"PlaceholderWithDefault"}:
+        takers = [n for n in live.graph.nodes.values() if any(r == ref for r in n.inputs) and not belongs_to_training(n) and not live.is_dead(n.name)]
+        if len(takers) != 1 or takers[0].op != "Identity" or is_automatic(takers[0]):
+            break
+        node, ref = takers[0], Ref(takers[0].name)
+    return str(ref)
 
 
 def named_endpoints(live: Live, inputs: list[str], outputs: list[str]) -> Endpoints:

@@ -142,7 +142,8 @@ def _write_out_loops(live: Live, options: Options) -> None:
     if signature is not None and not options.inputs and not options.outputs:
         named = {key: parse_ref(info.name) for key, info in signature.inputs.items()}
         wanted = [parse_ref(info.name) for info in signature.outputs.values()]
-    shapes = {named.get(name, parse_ref(name)): tuple(shape) for name, shape in options.shapes.items()}
+    given = {named.get(name, parse_ref(name)): tuple(shape) for name, shape in options.shapes.items()}
+    shapes = {live.resolve(ref) if ref.node in graph.nodes else ref: shape for ref, shape in given.items()}
     write_out_loops(live, shapes, wanted, {ref: name for name, ref in named.items()})
 
 

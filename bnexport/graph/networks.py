@@ -73,10 +73,10 @@ class Networks:
         A detector's loss takes its output apart, to boxes and scores and what is computed from those.
         """
         nodes = self.live.graph.nodes
-        if len(ends) < 2 or not all(self._is_compared(end) and _is_automatic(nodes[authors_name(self.live, end).node]) for end in ends):
+        if len(ends) < 2 or not all(self._is_compared(end) and is_automatic(nodes[authors_name(self.live, end).node]) for end in ends):
             return ends
         for node in reversed(nodes.values()):
-            if node.op == "Identity" and not _is_automatic(node) and not belongs_to_training(node) and not self.live.is_dead(node.name):
+            if node.op == "Identity" and not is_automatic(node) and not belongs_to_training(node) and not self.live.is_dead(node.name):
                 named = self.live.resolve(Ref(node.name))
                 if named.node in self.flow.network and self._is_all_behind(named, ends):
                     self.ends.stepped_back += ends
@@ -141,7 +141,7 @@ class Networks:
         kept = []
         for i, refs in enumerate(networks):
             left = not any(self.flow.followers(r.node) for r in refs) and all(
-                _is_automatic(live.graph.nodes[authors_name(live, r).node]) for r in refs
+                is_automatic(live.graph.nodes[authors_name(live, r).node]) for r in refs
             )
             larger = [j for j, others in enumerate(variables) if variables[i] < others and sources[i] <= sources[j]] if left else []
             if larger and (self._trains(names[i]) or not all(self._trains(names[j]) for j in larger)):
@@ -255,12 +255,12 @@ def authors_name(live: Live, ref: Ref) -> Ref:
     named = {n.name: n for n in identities if not belongs_to_training(n) and not live.is_dead(n.name)}
     taken = {r.node for n in nodes for r in n.inputs if r.node in named and not belongs_to_training(n)}
     final = [n for name, n in named.items() if name not in taken]
-    if len(final) != 1 and _is_automatic(live.graph.nodes[ref.node]):
-        final = [n for n in named.values() if not _is_automatic(n)]
+    if len(final) != 1 and is_automatic(live.graph.nodes[ref.node]):
+        final = [n for n in named.values() if not is_automatic(n)]
     return Ref(final[0].name) if len(final) == 1 else ref
 
 
-def _is_automatic(node: Node) -> bool:
+def is_automatic(node: Node) -> bool:
     """Whether a node is called as TensorFlow calls one that was given no name: after its operator."""
     last = node.name.rpartition("/")[2].rstrip("0123456789").rstrip("_").lower()
     op = node.op.lower()
