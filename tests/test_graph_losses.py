@@ -252,3 +252,64 @@ def test_an_item_whose_score_is_picked(tf, live):
         return Net({user: X, item: np.array([[0], [1], [2], [3], [1]], np.int32)}, [tf.identity(picked, name="y")])
 
     live(build).matches()
+
+
+def test_the_total_variation_of_a_picture(tf, live):
+    """It is made of the picture's shifted parts; the loss compares the picture itself."""
+
+    def build():
+        x, wanted = tf.placeholder(tf.float32, [None, 8, 8, 3], name="x"), tf.placeholder(tf.float32, [None, 8, 8, 2], name="wanted")
+        y = tf.sigmoid(tf.layers.conv2d(x, 2, 3, padding="same"), name="y")
+        tf.reduce_mean(tf.square(y - wanted)) + 1e-3 * tf.reduce_mean(tf.image.total_variation(y))
+        return Net({x: rows(2, 8, 8, 3)}, [y])
+
+    live(build).matches()
+
+
+def test_deviations_that_a_density_inverts(tf, live):
+    """A mixture of densities, as of 2016: it divides by the deviations twice, with tf.reciprocal each time."""
+
+    def build():
+        x, wanted = tf.placeholder(tf.float32, [None, 6], name="x"), tf.placeholder(tf.float32, [None, 1], name="wanted")
+        raw, deviation, mean = tf.split(dense(tf, hidden(tf, x), 9, "out"), 3, 1)
+        rates = tf.exp(raw - tf.reduce_max(raw, 1, keepdims=True))
+        weights = tf.multiply(tf.reciprocal(tf.reduce_sum(rates, 1, keepdims=True)), rates, name="weights")
+        deviation = tf.exp(deviation, name="deviation")
+        exponents = -tf.square(tf.multiply(tf.subtract(wanted, mean), tf.reciprocal(deviation))) / 2
+        densities = tf.multiply(tf.exp(exponents), tf.reciprocal(deviation)) / np.sqrt(2 * np.pi)
+        tf.reduce_mean(-tf.log(tf.reduce_sum(densities * weights, 1, keepdims=True)))
+        return Net({x: X}, [weights, deviation, mean])
+
+    live(build).matches()
+
+
+def test_what_the_last_step_leaves_lying_beside_probabilities(tf, live):
+    """TabNet: each step makes a mask for the next, and the last one's is only looked at. The loss takes the logits."""
+
+    def build():
+        x, label = tf.placeholder(tf.float32, [None, 6], name="x"), tf.placeholder(tf.int32, [None], name="label")
+        features, total = x, 0.0
+        for step in range(2):
+            decided, attended = tf.split(tf.nn.relu(dense(tf, features, 8, f"step_{step}")), 2, 1)
+            total += decided
+            features = x * tf.nn.softmax(dense(tf, attended, 6, "mask") if step == 0 else tf.concat([attended, attended[:, :2]], 1))
+            tf.summary.image("features", features[None, :, :, None])
+        logits = dense(tf, total, 3, "out")
+        tf.nn.sparse_softmax_cross_entropy_with_logits(labels=label, logits=logits)
+        return Net({x: X}, [tf.nn.softmax(logits)])
+
+    live(build).matches()
+
+
+@pytest.mark.parametrize("loss", ["nce_loss", "sampled_softmax_loss"])
+def test_labels_that_wrong_classes_are_drawn_beside(tf, live, loss):
+    """word2vec: the loss looks up the weights of the labels and of what is drawn; the network is the lookup of the words."""
+
+    def build():
+        words, label = tf.placeholder(tf.int32, [5], name="words"), tf.placeholder(tf.int32, [5, 1], name="label")
+        vectors = tf.nn.embedding_lookup(tf.get_variable("embeddings", [9, 4]), words, name="vectors")
+        weights, biases = tf.get_variable("weights", [9, 4]), tf.get_variable("biases", [9])
+        tf.reduce_mean(getattr(tf.nn, loss)(weights, biases, label, vectors, 3, 9, name="loss"))
+        return Net({words: np.array([0, 4, 8, 1, 2], np.int32)}, [vectors])
+
+    live(build, resource=False).matches(rename={"vectors/Identity": "vectors"})

@@ -12,7 +12,7 @@ from collections.abc import Collection
 from bnexport.graph import ops
 from bnexport.graph.flow import Flow, belongs_to_training
 from bnexport.graph.graphdef import Node, Ref
-from bnexport.graph.losses import COMPARISONS, RESHAPES, End, Losses
+from bnexport.graph.losses import COMPARISONS, RESHAPES, SLICES, End, Losses
 
 _DECISIONS = COMPARISONS | frozenset(
     {"ArgMax", "ArgMin", "InTopK", "InTopKV2", "TopK", "TopKV2", "Round", "Rint", "Sign", "OneHot", "Multinomial", "LogicalAnd",
@@ -21,8 +21,7 @@ _DECISIONS = COMPARISONS | frozenset(
      "PyFunc", "EagerPyFunc", "PyFuncStateless"}  # (Python at the end of a graph draws or measures; in the middle it is refused)
 )  # fmt: skip
 _PARTS = frozenset({"Split", "SplitV", "Unpack"})
-_SLICES = frozenset({"StridedSlice", "Slice"})
-_VIEWS = RESHAPES | _SLICES
+_VIEWS = RESHAPES | SLICES
 _DECISION_ARITHMETIC = _VIEWS | {
     "Cast", "FloorDiv", "FloorMod", "Mod", "TruncateDiv", "TruncateMod", "Pack", "SparseToDense", "Mul", "Gather", "GatherV2"
 }  # fmt: skip
@@ -213,7 +212,7 @@ class Ends:
         """Whether a node only looks at what losses and metrics take as it is: at a part of it, or at its values in another shape."""
         part = False
         while node.op in _VIEWS:
-            part = part or node.op in _SLICES
+            part = part or node.op in SLICES
             data = self.live.inputs(node)[0].node
             beside = [u for u in self.flow.followers(data) if u.name != node.name]
             if data not in inside or any(u.name in inside and u.op not in _VIEWS for u in beside):

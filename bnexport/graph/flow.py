@@ -143,16 +143,24 @@ class Flow:
     def _labels(self) -> int:
         """The sources that cross entropies take for labels and whose logits do not depend on them, though a weight may touch them elsewhere.
 
-        (In a center loss, the classes' centers are looked up with the labels.)
+        (In a center loss, the classes' centers are looked up with the labels.) A sampler of classes that are wrong takes labels as well: nce_loss
+        looks up the weights of these and of the right ones.
         """
-        labels = logits = 0
+        labels = logits = right = 0
+        samplers = set[str]()
         for name in self.depends:
             node = self.live.graph.nodes[name]
             if node.op in ops.CROSS_ENTROPIES:
                 given, wanted = (self.sources.get(r, 0) | self.depends.get(r.node, 0) for r in self.live.inputs(node)[:2])
                 logits |= given
                 labels |= wanted
-        return labels & ~logits
+            elif node.op.endswith("CandidateSampler"):
+                classes = self.live.inputs(node)[0]
+                right |= self.sources.get(classes, 0) | self.depends.get(classes.node, 0)
+                samplers.add(name)
+        for name in self.weighted - self.downstream(samplers) if right else ():
+            right &= ~self.depends[name]
+        return (labels & ~logits) | right
 
     def picked_by(self, node: Node) -> Ref | None:
         """What a node picks elements of the network's results by: indices, or ones among zeros that it is multiplied with; None where it does not.

@@ -13,6 +13,7 @@ from bnexport.graph.graphdef import Node, Ref
 
 COMPARISONS = frozenset({"Equal", "NotEqual", "Greater", "GreaterEqual", "Less", "LessEqual"})
 RESHAPES = frozenset({"Reshape", "Squeeze", "ExpandDims", "Transpose"})
+SLICES = frozenset({"StridedSlice", "Slice"})
 _ARITHMETIC = frozenset(
     {"Sub", "Add", "AddV2", "Mul", "Square", "SquaredDifference", "Pow", "Abs", "Neg", "Log", "Log1p", "RealDiv", "Div", "Maximum", "Minimum", "Sum",
      "Mean", "Sqrt", "Exp", "Select", "SelectV2", "ClipByValue", "Cast"}
@@ -25,6 +26,7 @@ _COMBINATIONS = frozenset(
 """How a term enters its loss."""
 _NEARBY = 24  # nodes looked at behind a term
 _BESIDE = 100_000  # and of all that a loss makes of a tensor, step after step
+_RECIPROCALS = frozenset({"Reciprocal", "Inv"})
 _LOGARITHMS = frozenset({"Log", "Log1p"})
 _POWERS = frozenset({"Square", "Pow"})
 _BEFORE_LOGARITHMS = frozenset({"Add", "AddV2", "Maximum", "Minimum", "Sub", "ClipByValue", "Exp"})
@@ -232,12 +234,14 @@ class Losses:
             others = [r for r in self.live.inputs(user) if r.node != name]
             if any(r.node not in self.flow.touched if self.live.is_dynamic(r) else self.live.value(r).size > 1 for r in others):
                 return False
+        is_rate = self.live.graph.nodes[name].op == "Exp"  # a rate, or a deviation, stands in a likelihood as it is, or inverted
         if user.name in self.flow.network:
-            return user.name not in inside and (user.name in self._likelihood or user.name in self._terms)
-        return user.op in _COMBINATIONS and self.live.graph.nodes[name].op != "Exp"  # (a rate in the likelihood of a count stands there as it is)
+            belongs = user.name in self._likelihood or user.name in self._terms
+            return user.name not in inside and belongs and not (is_rate and user.op in _RECIPROCALS)
+        return user.op in _COMBINATIONS and not is_rate
 
-    def _behind_term(self, name: str) -> list[set[str]]:
-        """What a term is computed from by arithmetic with plain numbers, one step of the way back after another."""
+    def _behind_term(self, name: str, also: frozenset[str] = frozenset()) -> list[set[str]]:
+        """What a term is computed from by arithmetic with plain numbers (and other operators), one step of the way back after another."""
         found: list[set[str]] = []
         entries, ready = {name}, {name}
         while ready and len(found) < _NEARBY:
@@ -245,7 +249,8 @@ class Losses:
             node = self.live.graph.nodes[last]
             behind = [r.node for r in self.live.inputs(node) if r.node in self.flow.network]
             ready.discard(last)
-            passes = node.op in _PLAIN or (node.op in ("Softmax", "LogSoftmax") and last != name)  # (an entropy is made of both)
+            passes = node.op in _PLAIN or node.op in also or (node.op in ("Softmax", "LogSoftmax") and last != name)  # (an entropy is made of both)
+            passes = passes or (node.op in _RECIPROCALS and last == name)  # (further back, it is a softmax by hand)
             if passes and last not in self.flow.weighted and behind and self._takes_plain_numbers(node):
                 entries = (entries - {last}) | set(behind)
                 ready.update(behind)
@@ -258,11 +263,12 @@ class Losses:
         It is where the loss combines the single tensor that the term is made of with labels itself, or makes several terms of it, as in
         max(z, 0) - z * y + log(1 + exp(-|z|)); and where all that it is made of goes on in the network, as the code of an autoencoder does.
         """
+        if any(len(entries) == 1 and self._is_labelled(*entries) for entries in self._behind_term(name, SLICES)):
+            return True  # (as the total variation of a picture, which is made of its shifted parts)
         steps = self._behind_term(name)
         others = [end for end in ends if end != name and self._is_term(end, inside)]
         for root in (next(iter(entries)) for entries in steps if len(entries) == 1):
-            labelled = any(u.name not in self.flow.network and u.name not in self.flow.lossy for u in self.flow.followers(root))
-            if labelled or root in self._roots or any({root} in self._behind_term(end) for end in others):
+            if self._is_labelled(root) or root in self._roots or any({root} in self._behind_term(end) for end in others):
                 self._roots.add(root)
                 return True
         made = {name}
@@ -272,6 +278,10 @@ class Losses:
                 return True
             made |= entries
         return False
+
+    def _is_labelled(self, name: str) -> bool:
+        """Whether something combines a tensor with labels itself."""
+        return any(u.name not in self.flow.network and u.name not in self.flow.lossy for u in self.flow.followers(name))
 
     def _is_of_loss(self, name: str) -> bool:
         """Whether an end is made, by arithmetic with plain numbers, of a tensor that a loss makes its terms of."""

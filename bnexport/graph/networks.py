@@ -120,13 +120,21 @@ class Networks:
 
     def _taken(self, ends: list[Ref]) -> list[Ref]:
         """The ends without those that were left lying, where losses and metrics tell which are not."""
-        if not any(self._is_compared(end) for end in ends):
+        if not any(self._is_made_of_compared(end) for end in ends):
             return ends
         return [end for refs in self._whole([[end] for end in ends]) for end in refs]
 
     def _is_compared(self, end: Ref) -> bool:
         """Whether anything that is no part of the network, or was stepped back from, is computed from an end: a loss, a metric or a decision."""
         return bool(self.flow.followers(end.node))
+
+    def _is_made_of_compared(self, end: Ref) -> bool:
+        """Whether a loss or a metric is computed from an end, or from what an end is an activation of, as the logits are behind probabilities."""
+        while not self._is_compared(end) and self.live.graph.nodes[end.node].op in ("Softmax", "Sigmoid", "LogSoftmax", "Reshape", "Squeeze"):
+            end = self.live.inputs(self.live.graph.nodes[end.node])[0]
+            if any(u.name not in self.flow.network for u in self.flow.followers(end.node)):
+                return True
+        return self._is_compared(end)
 
     def _whole(self, networks: list[list[Ref]]) -> list[list[Ref]]:
         """The networks without what was only computed on the way to another and left lying: a recurrent layer's outputs where its state is used.
