@@ -313,3 +313,27 @@ def test_labels_that_wrong_classes_are_drawn_beside(tf, live, loss):
         return Net({words: np.array([0, 4, 8, 1, 2], np.int32)}, [vectors])
 
     live(build, resource=False).matches(rename={"vectors/Identity": "vectors"})
+
+
+@pytest.mark.parametrize("over", ["all", "hardest"])
+def test_triplets_in_a_batch(tf, live, over):
+    """All triplets of a batch, of which labels make a mask, are made of the distances between its rows."""
+
+    def build():
+        x, label = tf.placeholder(tf.float32, [None, 6], name="x"), tf.placeholder(tf.int32, [None], name="label")
+        code = dense(tf, hidden(tf, x), 3, "code")
+        products = tf.matmul(code, code, transpose_b=True)
+        squares = tf.diag_part(products)
+        distances = tf.maximum(squares[:, None] - 2.0 * products + squares[None], 0.0, name="distances")
+        same = tf.cast(tf.equal(label[:, None], label[None]), tf.float32)
+        if over == "all":
+            losses = tf.expand_dims(distances, 2) - tf.expand_dims(distances, 1) + 0.5
+            losses = tf.maximum(tf.multiply(same[:, :, None] * (1 - same[:, None]), losses), 0.0)
+            tf.reduce_sum(losses) / (tf.reduce_sum(tf.cast(tf.greater(losses, 1e-16), tf.float32)) + 1e-16)
+        else:
+            farthest = tf.reduce_max(same * distances, 1, keepdims=True)
+            nearest = tf.reduce_min(distances + tf.reduce_max(distances, 1, keepdims=True) * same, 1, keepdims=True)
+            tf.reduce_mean(tf.maximum(farthest - nearest + 0.5, 0.0))
+        return Net({x: X}, [distances])
+
+    live(build).matches()

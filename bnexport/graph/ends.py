@@ -12,7 +12,8 @@ from collections.abc import Collection
 from bnexport.graph import ops
 from bnexport.graph.flow import Flow, belongs_to_training
 from bnexport.graph.graphdef import Node, Ref
-from bnexport.graph.losses import COMPARISONS, RESHAPES, SLICES, End, Losses
+from bnexport.graph.losses import COMPARISONS, SLICES, End, Losses
+from bnexport.graph.picks import RESHAPES
 
 _DECISIONS = COMPARISONS | frozenset(
     {"ArgMax", "ArgMin", "InTopK", "InTopKV2", "TopK", "TopKV2", "Round", "Rint", "Sign", "OneHot", "Multinomial", "LogicalAnd",
@@ -105,7 +106,7 @@ class Ends:
 
     def _named(self, name: str, inside: Collection[str]) -> list[Ref]:
         """What is named in a node's place where outputs are to be chosen from: of the arithmetic of a loss what the loss is given, as the logits."""
-        if name in self.losses.beside_picks:
+        if name in self.losses.picks.beside:
             return []
         scope = _authors_loss(name)
         scope = None if scope is None or self._holds_network(scope, inside) else scope

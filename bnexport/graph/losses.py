@@ -4,15 +4,14 @@ A loss is known by the labels that it depends on (see `flow`). Some of what it i
 logarithm of a likelihood, max(z, 0), a margin, the entropy of a policy. Each rule here knows one of these by its operators.
 """
 
-from functools import cached_property
 from typing import NamedTuple
 
 from bnexport.graph import ops
 from bnexport.graph.flow import PICKS, Flow
 from bnexport.graph.graphdef import Node, Ref
+from bnexport.graph.picks import RESHAPES, Picks
 
 COMPARISONS = frozenset({"Equal", "NotEqual", "Greater", "GreaterEqual", "Less", "LessEqual"})
-RESHAPES = frozenset({"Reshape", "Squeeze", "ExpandDims", "Transpose"})
 SLICES = frozenset({"StridedSlice", "Slice"})
 _ARITHMETIC = frozenset(
     {"Sub", "Add", "AddV2", "Mul", "Square", "SquaredDifference", "Pow", "Abs", "Neg", "Log", "Log1p", "RealDiv", "Div", "Maximum", "Minimum", "Sum",
@@ -25,7 +24,6 @@ _COMBINATIONS = frozenset(
 )  # fmt: skip
 """How a term enters its loss."""
 _NEARBY = 24  # nodes looked at behind a term
-_BESIDE = 100_000  # and of all that a loss makes of a tensor, step after step
 _RECIPROCALS = frozenset({"Reciprocal", "Inv"})
 _LOGARITHMS = frozenset({"Log", "Log1p"})
 _POWERS = frozenset({"Square", "Pow"})
@@ -59,14 +57,14 @@ class Losses:
 
     Attributes:
         compared_to_constants: arithmetic that compares the network's results with constants.
-        beside_picks: what a loss computes of a tensor from which labels pick.
+        picks: what losses compute of tensors from which labels pick.
     """
 
     def __init__(self, flow: Flow):
         self.flow = flow
         self.live = flow.live
         self.compared_to_constants: set[str] = set()
-        self.beside_picks: set[str] = set()
+        self.picks = Picks(flow)
         self._likelihood: set[str] = set()  # logarithms of a likelihood, and the arithmetic before them
         self._terms: set[str] = set()  # other parts of losses
         self._roots: set[str] = set()  # what a loss makes terms of
@@ -91,7 +89,7 @@ class Losses:
             return True
         if self._is_weighed_by_labels(end) or self._is_held_against_margin(end):
             return True
-        if self._is_margin_loss(end.node, end.users):
+        if self._is_margin_loss(end):
             self._terms.add(name)
             return True
         if self._is_focus(end):
@@ -109,51 +107,8 @@ class Losses:
         return False
 
     def stands_beside_picks(self, name: str, inside: set[str]) -> bool:
-        """Whether an end only serves a loss that labels pick elements of a tensor for, and is made of that tensor and weights alone.
-
-        So is the sum over all paths that a conditional random field holds against the path of the labels, and what its steps leave lying.
-        """
-        if name in self.beside_picks:
-            return True
-        if not self._picked or (self.flow.followers(name) and not self._is_term(name, inside)):
-            return False
-        made = self._made_of_picked(name)
-        if made is None or not (self.flow.followers(name) or made & self.beside_picks):
-            return False
-        self.beside_picks |= made
-        return True
-
-    @cached_property
-    def _picked(self) -> set[str]:
-        """What labels pick elements from, before it was given another shape for that."""
-        found = set()
-        for name in self.flow.depends.keys() - self.flow.network:
-            node = self.live.graph.nodes[name]
-            by = self.flow.picked_by(node)
-            picked = [r.node for r in self.live.inputs(node)[:2] if by is not None and r != by and r.node in self.flow.network]
-            for root in picked:
-                while self.live.graph.nodes[root].op in RESHAPES and len(self.flow.followers(root)) == 1:
-                    root = self.live.inputs(self.live.graph.nodes[root])[0].node
-                found.add(root)
-        return found & self.flow.network
-
-    def _made_of_picked(self, name: str) -> set[str] | None:
-        """The nodes between a tensor that labels pick from and an end that is made of it and of weights alone; None where it is not."""
-        stack, made, roots = [name], set[str](), set()
-        while stack:
-            current = stack.pop()
-            if current in self._picked and current != name:
-                roots.add(current)
-            elif current not in made:
-                made.add(current)
-                behind = [r for r in self.live.inputs(self.live.graph.nodes[current]) if r in self.flow.sources or r.node in self.flow.depends]
-                if any(r.node in self.flow.weighted and self._takes_sources(r.node) for r in behind) or len(made) > _BESIDE:
-                    return None
-                stack += [r.node for r in behind if r.node in self.flow.touched]
-        return made if len(roots) == 1 else None
-
-    def _takes_sources(self, name: str) -> bool:
-        return not any(r.node in self.flow.touched for r in self.live.inputs(self.live.graph.nodes[name]))
+        """Whether an end only serves a loss that labels pick elements of a tensor for."""
+        return self.picks.own(name, lambda: self._is_term(name, inside))
 
     # ---- likelihoods
 
@@ -311,7 +266,7 @@ class Losses:
     def _is_shaped_for_labels(self, end: End) -> bool:
         """Whether an end only has the shape in which losses compare it with labels, or pick from it by them."""
         takers = [u for u in end.users if u in end.outside or u.op in RESHAPES]
-        if any(u.name in self.beside_picks for u in end.users):
+        if any(u.name in self.picks.beside for u in end.users):
             return False
         return end.node.op in RESHAPES - {"Squeeze"} and bool(takers) and all(self._is_for_labels(u, end.node.name) for u in takers)
 
@@ -327,19 +282,33 @@ class Losses:
         steps = self.live.graph.in_steps
         return end.node.name in steps and all(u.name in steps for u in end.users)
 
-    def _is_margin_loss(self, node: Node, users: list[Node]) -> bool:
-        """Whether a node belongs to max(a - b + margin, 0), of which a loss without labels is the mean, as over triplets."""
-        if node.op not in ("Maximum", "Relu"):
-            return node.name in self._margins and all(u.name in self._margins or u.name in self._terms for u in users)
-        difference = self.live.graph.nodes[self.live.inputs(node)[0].node]
-        behind = {difference.name}
-        while difference.op in ("Add", "AddV2", "Sub") and self._has_constant(difference):
-            difference = self.live.graph.nodes[next(r for r in self.live.inputs(difference) if self.live.is_dynamic(r)).node]
-            behind.add(difference.name)
-        margin = node.op == "Relu" or self._has_constant(node)
-        found = margin and difference.op == "Sub" and not self._has_constant(difference) and all(u.name in self.flow.lossy for u in users)
+    def _is_margin_loss(self, end: End) -> bool:
+        """Whether an end belongs to max(a - b + margin, 0), as over triplets, of which a loss is the mean, or the sum under a mask made of labels."""
+        node, users = end.node, end.users
+        if node.op in RESHAPES and users and all(u.name in self._margins for u in users):
+            self._margins.add(node.name)
+            return True
+        if node.name in self._margins and all(u.name in self._margins or u.name in self._terms for u in users):
+            return True
+        if node.op in ("Maximum", "Relu"):
+            behind = self._difference_behind(self.live.graph.nodes[self.live.inputs(node)[0].node])
+            found = (node.op == "Relu" or self._has_constant(node)) and all(u.name in self.flow.lossy for u in users)
+        else:
+            behind = self._difference_behind(node)
+            found = len(behind) > 1 and users == end.outside and all(u.op == "Mul" and self._is_held_against_zero(u) for u in users)
         self._margins.update(behind if found else ())
-        return found
+        return found and bool(behind)
+
+    def _difference_behind(self, node: Node) -> set[str]:
+        """The nodes of a - b + margin, which ends in a node; none where it is something else."""
+        behind = {node.name}
+        while node.op in ("Add", "AddV2", "Sub") and self._has_constant(node):
+            node = self.live.graph.nodes[next(r for r in self.live.inputs(node) if self.live.is_dynamic(r)).node]
+            behind.add(node.name)
+        return behind if node.op == "Sub" and not self._has_constant(node) else set()
+
+    def _is_held_against_zero(self, node: Node) -> bool:
+        return any(u.op == "Relu" or (u.op == "Maximum" and self._has_constant(u)) for u in self.flow.followers(node.name))
 
     def _has_constant(self, node: Node) -> bool:
         return not all(self.live.is_dynamic(r) for r in self.live.inputs(node)) and self._takes_plain_numbers(node)
