@@ -12,9 +12,6 @@ from bnexport.graph.live import Live
 from bnexport.graph.names import find_named
 from bnexport.graph.networks import Networks, authors_name, is_automatic, sources_of, stand_ins
 
-_NORMAL_NUMBERS = frozenset(
-    {"RandomStandardNormal", "TruncatedNormal", "StatelessRandomNormal", "StatelessRandomNormalV2", "StatelessTruncatedNormal"}
-)
 _LISTED = 12  # candidates shown in an error
 
 
@@ -97,7 +94,7 @@ def _drawn_weights(flow: Flow) -> str:
     live = flow.live
     products = [live.graph.nodes[name] for name in flow.depends if live.graph.nodes[name].op in PRODUCTS]
     kernels = [r.node for node in products for r in live.inputs(node) if r.node not in flow.depends and r not in flow.sources and live.is_dynamic(r)]
-    drawn = [name for name in topological(live.graph, kernels, live.inputs) if live.graph.nodes[name].op in _NORMAL_NUMBERS]
+    drawn = [name for name in topological(live.graph, kernels, live.inputs) if live.graph.nodes[name].op in ops.NORMAL_NUMBERS]
     if not drawn:
         return ""
     return f". Its weights are drawn at random: {' '.join(f'--set {name}=0' for name in drawn)} takes their means"
