@@ -337,3 +337,39 @@ def test_triplets_in_a_batch(tf, live, over):
         return Net({x: X}, [distances])
 
     live(build).matches()
+
+
+def test_a_picture_that_losses_look_at_in_several_ways(tf, live):
+    """The transfer of styles: by features of another network, which are constants here, and by the differences between its pixels."""
+
+    def features(picture):
+        kernel = tf.constant(rows(3, 3, 2, 4), name="features")
+        return tf.nn.relu(tf.nn.conv2d(picture - 0.5, kernel, [1, 1, 1, 1], "SAME"))
+
+    def build():
+        x = tf.placeholder(tf.float32, [2, 8, 8, 2], name="x")
+        y = tf.nn.tanh(tf.layers.conv2d(x, 2, 3, padding="same")) * 150 + 127.5
+        looks, wanted = features(y), features(x)
+        flat = tf.reshape(looks, [2, 64, 4])
+        style = tf.nn.l2_loss(tf.matmul(flat, flat, transpose_a=True) / 256 - np.ones((4, 4), np.float32))
+        content, smooth = tf.nn.l2_loss(looks - wanted), tf.nn.l2_loss(y[:, 1:] - y[:, :-1])
+        tf.train.AdamOptimizer().minimize(content + style + smooth)
+        return Net({x: rows(2, 8, 8, 2)}, [y])
+
+    live(build).matches()
+
+
+def test_two_views_that_are_held_against_each_other(tf, live):
+    """The depth of two pictures, of which labels are made for each other: nothing is compared with it as it is."""
+
+    def build():
+        left, right = (tf.placeholder(tf.float32, [None, 8, 8, 3], name=name) for name in ("left", "right"))
+        y = tf.multiply(0.3, tf.layers.conv2d(left, 2, 3, padding="same", activation=tf.sigmoid), name="y")
+        first, second = y[:, :, :, :1], y[:, :, :, 1:]
+        made = right * (1 - first) + left * first
+        edges = tf.exp(-tf.reduce_mean(tf.abs(left[:, :, :-1] - left[:, :, 1:]), 3, keepdims=True))
+        smooth = tf.abs((first[:, :, :-1] - first[:, :, 1:]) * edges)
+        tf.reduce_mean(tf.abs(made - left)) + tf.reduce_mean(smooth) + tf.reduce_mean(tf.abs(first - second))
+        return Net({left: rows(2, 8, 8, 3)}, [y])
+
+    live(build).matches()

@@ -21,7 +21,7 @@ _DECISIONS = COMPARISONS | frozenset(
      "CTCGreedyDecoder", "CTCBeamSearchDecoder", "CTCBeamSearchDecoderV2",
      "PyFunc", "EagerPyFunc", "PyFuncStateless"}  # (Python at the end of a graph draws or measures; in the middle it is refused)
 )  # fmt: skip
-_PARTS = frozenset({"Split", "SplitV", "Unpack"})
+PARTS = frozenset({"Split", "SplitV", "Unpack"})
 _VIEWS = RESHAPES | SLICES
 _DECISION_ARITHMETIC = _VIEWS | {
     "Cast", "FloorDiv", "FloorMod", "Mod", "TruncateDiv", "TruncateMod", "Pack", "SparseToDense", "Mul", "Gather", "GatherV2"
@@ -41,7 +41,7 @@ _LOSS_SCOPES = frozenset(
 
 _LOSS_WORDS = frozenset({"loss", "losses", "cost", "costs"})
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
-_ACTIVATIONS = frozenset({"Softmax", "Sigmoid", "Tanh", "Relu", "Softplus"})
+ACTIVATIONS = frozenset({"Softmax", "Sigmoid", "Tanh", "Relu", "Softplus"})
 
 
 def _authors_loss(name: str) -> str | None:
@@ -126,7 +126,7 @@ class Ends:
         found = []
         for name in inside:
             refs = self.flow.taken.get(name, ())
-            if len(refs) < 2 or self.live.graph.nodes[name].op not in _PARTS:
+            if len(refs) < 2 or self.live.graph.nodes[name].op not in PARTS:
                 continue
             users = {ref: [u for u in self.flow.users[ref] if u.name in self.flow.depends and u.op not in ops.SHAPES_ONLY] for ref in refs}
             if any(u.name in inside for us in users.values() for u in us):
@@ -173,7 +173,7 @@ class Ends:
         scope = _authors_loss(end.node.name)
         if scope is None or not end.users or self._holds_network(scope, end.inside):
             return False
-        return end.node.op not in _ACTIVATIONS or any(ref.node.startswith(scope) for ref in end.behind)
+        return end.node.op not in ACTIVATIONS or any(ref.node.startswith(scope) for ref in end.behind)
 
     def _holds_network(self, scope: str, inside: Collection[str]) -> bool:
         """Whether the network's own weights are in a scope called a loss."""

@@ -218,10 +218,14 @@ class Losses:
         It is where the loss combines the single tensor that the term is made of with labels itself, or makes several terms of it, as in
         max(z, 0) - z * y + log(1 + exp(-|z|)); and where all that it is made of goes on in the network, as the code of an autoencoder does.
         """
-        if any(len(entries) == 1 and self._is_labelled(*entries) for entries in self._behind_term(name, SLICES)):
-            return True  # (as the total variation of a picture, which is made of its shifted parts)
-        steps = self._behind_term(name)
         others = [end for end in ends if end != name and self._is_term(end, inside)]
+        if self.live.graph.nodes[name].op not in RESHAPES | SLICES:  # the variation of a picture is made of its shifted parts
+            parted = [self._behind_term(end, SLICES) for end in others]
+            for root in (next(iter(entries)) for entries in self._behind_term(name, SLICES) if len(entries) == 1):
+                if self._is_labelled(root) or root in self._roots or any({root} in steps for steps in parted):
+                    self._roots.add(root)
+                    return True
+        steps = self._behind_term(name)
         for root in (next(iter(entries)) for entries in steps if len(entries) == 1):
             if self._is_labelled(root) or root in self._roots or any({root} in self._behind_term(end) for end in others):
                 self._roots.add(root)
@@ -241,6 +245,10 @@ class Losses:
     def _is_of_loss(self, name: str) -> bool:
         """Whether an end is made, by arithmetic with plain numbers, of a tensor that a loss makes its terms of."""
         return any(len(entries) == 1 and entries <= self._roots for entries in self._behind_term(name))
+
+    def is_term(self, name: str) -> bool:
+        """Whether a node was found to be a term of a loss, or a part of one."""
+        return name in self._terms
 
     # ---- single forms
 

@@ -4,10 +4,11 @@ from collections.abc import Iterable, Sequence
 from itertools import permutations
 
 from bnexport.graph import ops
-from bnexport.graph.ends import Ends
+from bnexport.graph.ends import ACTIVATIONS, PARTS, Ends
 from bnexport.graph.flow import PRODUCTS, Flow, belongs_to_training
 from bnexport.graph.graphdef import Node, Ref, topological
 from bnexport.graph.live import Live
+from bnexport.graph.losses import SLICES
 
 _AUTOMATIC = frozenset({"truediv", "div", "read", "control_dependency", "exit", "merge", "step", "result"})
 """Names that TensorFlow gives beside those of operators; the last two are of loops that were written out."""
@@ -34,7 +35,7 @@ class Networks:
         that compute the same as another from another input, and, where their network has others, ends that only a penalty is computed from or that
         depend on random numbers.
         """
-        networks = [self._as_named(refs) for refs in self._grouped(self._taken(self.ends.find()))]
+        networks = [self._as_a_whole(refs) for refs in self._grouped(self._taken(self.ends.find()))]
         penalties = {end.node for refs in networks for end in self._penalised(refs)}
         if penalties:  # what stands before one may be an output: policies stand before their entropy
             networks = self._grouped(self._taken(self.ends.find(self._serving(penalties))))
@@ -67,21 +68,48 @@ class Networks:
         networks = [refs for _, refs in groups]
         return [[ref for ref in refs if self.is_certain(ref)] or refs for refs in networks]
 
-    def _as_named(self, ends: list[Ref]) -> list[Ref]:
-        """The tensor that the author gave a name of its own with tf.identity, where all the ends are taken of it for a loss, and none has a name.
+    def _as_a_whole(self, ends: list[Ref]) -> list[Ref]:
+        """The tensor that all ends are taken of for a loss, without weights; the ends, where they are its parts, or have names of their own.
 
-        A detector's loss takes its output apart, to boxes and scores and what is computed from those.
+        A detector's loss takes its output apart, to boxes and scores and what is computed from those: what the author gave a name with tf.identity is
+        that tensor. Without one, it has to be a loss that no labels enter, such as one of perception, which looks at a picture in several ways.
         """
         nodes = self.live.graph.nodes
         if len(ends) < 2 or not all(self._is_compared(end) and is_automatic(nodes[authors_name(self.live, end).node]) for end in ends):
             return ends
-        for node in reversed(nodes.values()):
-            if node.op == "Identity" and not is_automatic(node) and not belongs_to_training(node) and not self.live.is_dead(node.name):
-                named = self.live.resolve(Ref(node.name))
-                if named.node in self.flow.network and self._is_all_behind(named, ends):
-                    self.ends.stepped_back += ends
-                    return [named]
-        return ends
+        named = [
+            n for n in nodes.values() if n.op == "Identity" and not is_automatic(n) and not belongs_to_training(n) and not self.live.is_dead(n.name)
+        ]
+        whole = next((ref for n in reversed(named) if self._is_all_behind(ref := self.live.resolve(Ref(n.name)), ends)), None)
+        if whole is None:
+            unlabelled = all(self._only_enters_loss(end) and nodes[end.node].op not in ACTIVATIONS for end in ends)
+            whole = self._behind_all(ends) if unlabelled else None
+            if whole is None or self._are_parts(ends, whole):
+                return ends
+        self.ends.stepped_back += ends
+        return [whole]
+
+    def _behind_all(self, ends: list[Ref]) -> Ref | None:
+        """The last tensor that all ends are made of, without weights and other data; None where there is none."""
+        order = topological(self.live.graph, [end.node for end in ends], self.live.inputs)
+        for name in reversed([n for n in order if n in self.flow.network and Ref(n) not in ends]):
+            if self.flow.taken.get(name) == [Ref(name)] and self._is_all_behind(Ref(name), ends):
+                return Ref(name)
+            if name in self.flow.weighted:
+                return None
+        return None
+
+    def _are_parts(self, ends: list[Ref], whole: Ref) -> bool:
+        """Whether ends are made of parts of a tensor, each of another."""
+        takers = [u for u in self.flow.followers(whole.node) if u.name in self.flow.network]
+        parts = sum(len(self.flow.taken[u.name]) for u in takers)
+        return parts >= len(ends) and all(u.op in SLICES | PARTS for u in takers)
+
+    def _only_enters_loss(self, end: Ref) -> bool:
+        """Whether all that takes an end belongs to a loss, and depends on no data but inputs."""
+        inputs = sum(self.flow.sources[ref] for ref in self.flow.inputs)
+        users = self.flow.followers(end.node)
+        return all((u.name in self.flow.lossy or self.ends.losses.is_term(u.name)) and not self.flow.depends[u.name] & ~inputs for u in users)
 
     def _is_all_behind(self, whole: Ref, ends: list[Ref]) -> bool:
         """Whether ends are made of one tensor, without weights and other data."""
@@ -91,7 +119,7 @@ class Networks:
             if ref in seen:
                 continue
             seen.add(ref)
-            if ref.node in self.flow.weighted or ref.node not in self.flow.network:
+            if ref.node in self.flow.weighted or ref.node not in self.flow.network or whole.node not in self.flow.network:
                 return False
             stack += [r for r in self.live.inputs(self.live.graph.nodes[ref.node]) if r in self.flow.sources or r.node in self.flow.depends]
         return True
