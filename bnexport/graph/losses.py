@@ -273,17 +273,23 @@ class Losses:
 
     def _is_shaped_for_labels(self, end: End) -> bool:
         """Whether an end only has the shape in which losses compare it with labels, or pick from it by them."""
+        node = end.node
         takers = [u for u in end.users if u in end.outside or u.op in RESHAPES]
-        if any(u.name in self.picks.beside for u in end.users):
+        if node.op not in RESHAPES - {"Squeeze"} or not takers or any(u.name in self.picks.beside for u in end.users):
             return False
-        return end.node.op in RESHAPES - {"Squeeze"} and bool(takers) and all(self._is_for_labels(u, end.node.name) for u in takers)
+        goes_on = any(u.name in end.inside and u.name != node.name for u in self.flow.followers(end.behind[0].node))
+        direct = bool(end.outside) and all("CrossEntropy" in u.op or self._picks_from(u, node.name) for u in end.outside)
+        return direct or all(self._is_for_labels(u, node.name, goes_on) for u in takers)
 
-    def _is_for_labels(self, user: Node, name: str) -> bool:
-        """Whether what takes a tensor is a cross entropy, picks from it by labels, or gives it the shape for that."""
+    def _is_for_labels(self, user: Node, name: str, goes_on: bool) -> bool:
+        """Whether what takes a tensor picks from it by labels, is a cross entropy of what is an output otherwise, or gives it the shape for that.
+
+        (A cross entropy gives the scores of words the shape of a matrix itself: what it takes has the author's.)
+        """
         if user.op in RESHAPES:
             users = self.flow.followers(user.name)
-            return bool(users) and all(self._is_for_labels(u, user.name) for u in users)
-        return "CrossEntropy" in user.op or self._picks_from(user, name)
+            return bool(users) and all(self._is_for_labels(u, user.name, goes_on) for u in users)
+        return ("CrossEntropy" in user.op and goes_on) or self._picks_from(user, name)
 
     def _is_of_steps(self, end: End) -> bool:
         """Whether a loss is made of an end in each step of a loop, where TensorFlow can be asked for nothing."""
