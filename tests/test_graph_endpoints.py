@@ -429,7 +429,7 @@ def test_a_variational_autoencoder_is_refused_for_its_noise(tf, live):
         return Net({x: X}, [mu])
 
     saved = live(build)
-    with pytest.raises(GraphError, match="random numbers: set the node that adds them to zero"):
+    with pytest.raises(GraphError, match="random numbers: --set noise/RandomStandardNormal=0 takes their mean"):
         saved.convert(outputs=["y"])
     saved.matches(outputs=[next(iter(saved.expected))])
 
@@ -898,3 +898,22 @@ def test_what_is_of_any_length_is_refused_with_where_to_begin_instead(tf, live):
     with pytest.raises(UnsupportedOps, match=r"SparseSegmentMean: means \(how many elements there are depends on the data: name a tensor after it"):
         saved.convert()
     assert [p.name for p in saved.convert(inputs=["means"]).inputs] == ["means"]
+
+
+@pytest.mark.parametrize("name", [None, "input", "padding_fifo_queue_DequeueMany"])
+def test_a_name_given_to_what_a_queue_gives(tf, live, name):
+    """As FaceNet: what is dequeued is called image_batch, and that input."""
+
+    def build():
+        queue = tf.PaddingFIFOQueue(10, [tf.float32, tf.int64], [[None if name else 4, 6], []])
+        x, labels = queue.dequeue_many(5)
+        x = tf.identity(tf.identity(x, name="batch"), name="input")
+        if name:
+            states, _ = tf.nn.dynamic_rnn(tf.nn.rnn_cell.GRUCell(3), x, dtype=tf.float32)
+        else:
+            states = hidden(tf, tf.reshape(x, [-1, 24]))[:, None]
+        y = dense(tf, states[:, -1], 3, "out")
+        tf.losses.sparse_softmax_cross_entropy(labels, y)
+        return Net({x: rows(5, 4, 6)}, [y])
+
+    live(build).matches(**({"shapes": {name: (5, 4, 6)}} if name else {}))

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -254,6 +255,23 @@ def test_the_report_names_what_a_person_asks(tf, bundle):
     ):
         assert part in text
     assert ("nearer" in text) or ("as near" in text) or ("further" in text)
+
+
+@pytest.mark.parametrize(
+    ("nearer", "said"),
+    [
+        ([True], "the output is at least as near to the truth as TensorFlow's in"),
+        ([False], "the output is further from the truth than TensorFlow's in"),
+        ([True, False], "1 of 2 outputs are at least as near to the truth as TensorFlow's in"),
+        ([False, False], "0 of 2 outputs are at least as near to the truth as TensorFlow's in"),
+    ],
+)
+def test_how_many_outputs_are_nearer_is_said(nearer, said):
+    from bnexport.commands.verify import _conclusions
+
+    outputs = [SimpleNamespace(nearer=near, ratio=0.5 if near else 2.0) for near in nearer]
+    found = SimpleNamespace(tensorflow="2.21.0", outputs=outputs, dtype="float32", variables=None, adds_most=None)
+    assert said in _conclusions(found)[0]
 
 
 # ---- differences

@@ -115,11 +115,12 @@ def _conclusions(found: "Verification") -> list[str]:
     if found.tensorflow is None:
         lines.append(f"TensorFlow: not compared ({found.unavailable})")
     else:
-        nearer = [output for output in found.outputs if output.nearer]
-        what = "the output" if len(found.outputs) == 1 else f"{len(nearer)} of {len(found.outputs)} outputs"
+        nearer = sum(bool(output.nearer) for output in found.outputs)
+        one = f"the output is {'at least as near to the truth as' if nearer else 'further from the truth than'} TensorFlow's"
+        several = f"{nearer} of {len(found.outputs)} outputs are at least as near to the truth as TensorFlow's"
         ratios = ", ".join(f"{output.ratio:.2f}" for output in found.outputs if output.ratio is not None)
-        verb = "is at least as near to the truth as TensorFlow's" if nearer else "is further from the truth than TensorFlow's"
-        lines.append(f"TensorFlow {found.tensorflow}: {what} {verb} in {found.dtype} (difference / TensorFlow's difference: {ratios})")
+        said = one if len(found.outputs) == 1 else several
+        lines.append(f"TensorFlow {found.tensorflow}: {said} in {found.dtype} (difference / TensorFlow's difference: {ratios})")
     if found.variables is not None:
         count, different = found.variables.compared, found.variables.different
         lines.append(

@@ -2,15 +2,18 @@
 
 What depends on labels is no part of the network (see `flow`). Some of a loss or a metric depends on no label, though, and hangs at the end of the
 network all the same: decisions (argmax, comparisons), updates of averages, reports, and what a loss is made of (see `losses`). Each rule here knows
-one of these by its operators; scopes are only looked at where TensorFlow's own functions open them.
+one of these by its operators; scopes are only looked at where TensorFlow's own functions open them, and where an author calls one a loss: what
+detectors take apart there, to measure boxes against boxes, has no form of its own.
 """
 
+import re
 from collections.abc import Collection
 
 from bnexport.graph import ops
 from bnexport.graph.flow import Flow, belongs_to_training
 from bnexport.graph.graphdef import Node, Ref
-from bnexport.graph.losses import COMPARISONS, RESHAPES, End, Losses
+from bnexport.graph.losses import COMPARISONS, SLICES, End, Losses
+from bnexport.graph.picks import RESHAPES
 
 _DECISIONS = COMPARISONS | frozenset(
     {"ArgMax", "ArgMin", "InTopK", "InTopKV2", "TopK", "TopKV2", "Round", "Rint", "Sign", "OneHot", "Multinomial", "LogicalAnd",
@@ -18,11 +21,15 @@ _DECISIONS = COMPARISONS | frozenset(
      "CTCGreedyDecoder", "CTCBeamSearchDecoder", "CTCBeamSearchDecoderV2",
      "PyFunc", "EagerPyFunc", "PyFuncStateless"}  # (Python at the end of a graph draws or measures; in the middle it is refused)
 )  # fmt: skip
-_PARTS = frozenset({"Split", "SplitV", "Unpack"})
-_SLICES = frozenset({"StridedSlice", "Slice"})
-_VIEWS = RESHAPES | _SLICES
-_INDEX_ARITHMETIC = _VIEWS | {"Cast", "FloorDiv", "FloorMod", "Mod", "TruncateDiv", "TruncateMod", "Pack", "SparseToDense"}
-"""What is made of a decision that is still one: the row and the column of the greatest value are its index // width and index % width."""
+PARTS = frozenset({"Split", "SplitV", "Unpack"})
+_VIEWS = RESHAPES | SLICES
+_DECISION_ARITHMETIC = _VIEWS | {
+    "Cast", "FloorDiv", "FloorMod", "Mod", "TruncateDiv", "TruncateMod", "Pack", "SparseToDense", "Mul", "Gather", "GatherV2"
+}  # fmt: skip
+"""What is made of a decision that is still one: the row and the column of the greatest value are its index // width and index % width.
+
+So are a hit times a mask, and the items of a list that the places of the greatest scores name.
+"""
 _COUNTED = frozenset({"bool", "int32", "int64", "uint8"})
 _LOSS_SCOPES = frozenset(
     {"logistic_loss", "log_loss", "hinge_loss", "huber_loss", "mean_squared_error", "mean_pairwise_squared_error", "absolute_difference",
@@ -32,8 +39,27 @@ _LOSS_SCOPES = frozenset(
 """The scopes that tf.nn's and tf.losses' functions open."""
 
 
+_LOSS_WORDS = frozenset({"loss", "losses", "cost", "costs"})
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
+ACTIVATIONS = frozenset({"Softmax", "Sigmoid", "Tanh", "Relu", "Softplus"})
+
+
+def _authors_loss(name: str) -> str | None:
+    """The scope around a node that its author calls a loss, as `box_loss` or `LossLayer`; None where there is none."""
+    *parts, _ = name.split("/")
+    for i, part in enumerate(parts):
+        if any(word.lower() in _LOSS_WORDS for word in _WORD.findall(part)):
+            return "/".join(parts[: i + 1]) + "/"
+    return None
+
+
 def _in_loss(name: str) -> bool:
     return any(part.rstrip("0123456789").rstrip("_") in _LOSS_SCOPES for part in name.split("/"))
+
+
+def _in_assertion(name: str) -> bool:
+    """Whether a node is of one of TensorFlow's assertions, each of which opens a scope of its name: assert_less_equal."""
+    return any(part.startswith("assert_") for part in name.split("/")[:-1])
 
 
 class Ends:
@@ -55,6 +81,7 @@ class Ends:
         self._texts: set[str] = set()  # images as files, and the loops that wrote them
         self._position = {name: i for i, name in enumerate(self.live.graph.nodes)}
         self._untaken = self._not_chosen()
+        self._weighted_in_losses = [name for name in self.flow.weighted if _authors_loss(name) is not None]
 
     def find(self, without: Collection[str] = ()) -> list[Ref]:
         """The references of the network, `without` some nodes, that nothing in it takes, after stepping back, in the graph's order."""
@@ -68,20 +95,26 @@ class Ends:
             self._dropped |= dropped
             back = [n for n in ends if n in dropped or self._is_no_output(n, inside, ends) or self._serves_training(n)]
             if not back:
+                self._forget_copies()
                 return [ref for n in ends for ref in self._outputs(n)] + self._compared_parts(inside)
             for name in back:
                 if self._serves_training(name):
                     self._updates.add(name)
-                elif name not in dropped and not ops.makes_text(self.live.graph.nodes[name]):
-                    self.stepped_back += self._named(name)
+                elif name not in dropped and not ops.makes_text(self.live.graph.nodes[name]) and not _in_assertion(name):
+                    self.stepped_back += self._named(name, inside)
             inside.difference_update(back)
 
-    def _named(self, name: str) -> list[Ref]:
+    def _named(self, name: str, inside: Collection[str]) -> list[Ref]:
         """What is named in a node's place where outputs are to be chosen from: of the arithmetic of a loss what the loss is given, as the logits."""
-        if not _in_loss(name):
+        if name in self.losses.picks.beside:
+            return []
+        scope = _authors_loss(name)
+        scope = None if scope is None or self._holds_network(scope, inside) else scope
+        if not _in_loss(name) and scope is None:
             return [Ref(name)]
         given = [self.live.resolve(ref) for ref in self.live.inputs(self.live.graph.nodes[name])]
-        return [ref for ref in given if ref.node in self.flow.network and not _in_loss(ref.node) and ref not in self.stepped_back]
+        given = [ref for ref in given if ref.node in self.flow.network and ref not in self.stepped_back]
+        return [ref for ref in given if not _in_loss(ref.node) and (scope is None or not ref.node.startswith(scope))]
 
     def _outputs(self, name: str) -> list[Ref]:
         """The outputs of an end that anything takes: of a Split, several."""
@@ -93,7 +126,7 @@ class Ends:
         found = []
         for name in inside:
             refs = self.flow.taken.get(name, ())
-            if len(refs) < 2 or self.live.graph.nodes[name].op not in _PARTS:
+            if len(refs) < 2 or self.live.graph.nodes[name].op not in PARTS:
                 continue
             users = {ref: [u for u in self.flow.users[ref] if u.name in self.flow.depends and u.op not in ops.SHAPES_ONLY] for ref in refs}
             if any(u.name in inside for us in users.values() for u in us):
@@ -120,15 +153,31 @@ class Ends:
         behind = [r for r in self.live.inputs(node) if r.node in inside]
         if node.op in ops.SHAPES_ONLY or node.op == "Assert" or ops.makes_text(node):
             return True
+        if behind and self.losses.stands_beside_picks(name, inside):
+            return True
         if not behind or name in self.flow.weighted:
             return False
         users = self.flow.followers(name)
         outside = [u for u in users if u.name not in self.flow.network]  # losses and metrics, by the labels that they also depend on
         stepped = [u for u in users if u.name in self.flow.network and u.name not in inside]
         end = End(node, behind, users, outside, stepped, inside, ends)
-        if _in_loss(name) or self._is_decided(end) or self._is_reported(end):
+        if _in_loss(name) or self._is_in_authors_loss(end) or self._is_decided(end) or self._is_reported(end):
             return True
         return bool(outside or stepped) and self.losses.owns(end)
+
+    def _is_in_authors_loss(self, end: End) -> bool:
+        """Whether losses and metrics take an end that is computed in a scope called a loss, of a network that lies before that scope.
+
+        An activation of that network stays an output: that it was written there says no more than that the loss takes it.
+        """
+        scope = _authors_loss(end.node.name)
+        if scope is None or not end.users or self._holds_network(scope, end.inside):
+            return False
+        return end.node.op not in ACTIVATIONS or any(ref.node.startswith(scope) for ref in end.behind)
+
+    def _holds_network(self, scope: str, inside: Collection[str]) -> bool:
+        """Whether the network's own weights are in a scope called a loss."""
+        return any(name.startswith(scope) and name in inside for name in self._weighted_in_losses)
 
     # ---- decisions
 
@@ -143,7 +192,7 @@ class Ends:
         if node.op in _DECISIONS:
             return True
         data = [self.live.graph.nodes[r.node] for r in self.live.inputs(node) if r.node in inside]
-        return node.op in _INDEX_ARITHMETIC and bool(data) and all(self._is_decision(n, inside) for n in data)
+        return node.op in _DECISION_ARITHMETIC and bool(data) and all(self._is_decision(n, inside) for n in data)
 
     # ---- reports
 
@@ -164,7 +213,7 @@ class Ends:
         """Whether a node only looks at what losses and metrics take as it is: at a part of it, or at its values in another shape."""
         part = False
         while node.op in _VIEWS:
-            part = part or node.op in _SLICES
+            part = part or node.op in SLICES
             data = self.live.inputs(node)[0].node
             beside = [u for u in self.flow.followers(data) if u.name != node.name]
             if data not in inside or any(u.name in inside and u.op not in _VIEWS for u in beside):
@@ -199,6 +248,14 @@ class Ends:
         """Whether a node only makes copies that are compared with many thresholds at once, as tf.metrics.auc does."""
         compared = [u.op in _DECISIONS for u in users] if node.op == "Tile" else [u.name in self._copies for u in users]
         return node.op in (*RESHAPES, "Tile") and bool(users) and all(compared)
+
+    def _forget_copies(self) -> None:
+        """Takes comparisons with many thresholds, and what is made of them, out of what could be an output."""
+        copied = set(self._copies)
+        for ref in sorted(self.stepped_back, key=lambda ref: self._position[ref.node]):
+            if any(r.node in copied for r in self.live.inputs(self.live.graph.nodes[ref.node])):
+                copied.add(ref.node)
+        self.stepped_back = [ref for ref in self.stepped_back if ref.node not in copied]
 
     # ---- training
 

@@ -7,6 +7,7 @@ source, so that losses and metrics fall away with the labels they compare to. Re
 
 from collections.abc import Iterable
 from functools import cache
+from itertools import permutations
 
 from bnexport.graph import ops
 from bnexport.graph.axes import are_of_batch
@@ -14,6 +15,11 @@ from bnexport.graph.graphdef import Node, Ref, topological
 from bnexport.graph.live import Live
 
 _SAVING = frozenset({"SaveV2", "Save", "SaveSlices", "QueueEnqueueManyV2", "QueueEnqueueV2", "QueueEnqueue", "QueueEnqueueMany"})
+PRODUCTS = frozenset({"MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Conv2D"})
+"""Operators that have data as their first operand and weights as their second, most of the time."""
+
+PICKS = frozenset({"Gather", "GatherV2", "GatherNd", "DynamicPartition"})
+"""Operators that pick elements of their first operand by their second."""
 
 
 def belongs_to_training(node: Node) -> bool:
@@ -62,7 +68,7 @@ class Flow:
         inputs = 0
         for name in self.weighted:
             inputs |= self.depends[name]
-        inputs &= ~self._labels()
+        inputs &= ~(self._labels() | self._picking_labels())
         self.inputs = {ref for ref, bit in self.sources.items() if bit & inputs}
         self.network = {name for name in self.touched if self.depends[name] & ~inputs == 0}
         self.losses = self._losses()
@@ -138,16 +144,66 @@ class Flow:
     def _labels(self) -> int:
         """The sources that cross entropies take for labels and whose logits do not depend on them, though a weight may touch them elsewhere.
 
-        (In a center loss, the classes' centers are looked up with the labels.)
+        (In a center loss, the classes' centers are looked up with the labels.) A sampler of classes that are wrong takes labels as well: nce_loss
+        looks up the weights of these and of the right ones.
         """
-        labels = logits = 0
+        labels = logits = right = 0
+        samplers = set[str]()
         for name in self.depends:
             node = self.live.graph.nodes[name]
             if node.op in ops.CROSS_ENTROPIES:
                 given, wanted = (self.sources.get(r, 0) | self.depends.get(r.node, 0) for r in self.live.inputs(node)[:2])
                 logits |= given
                 labels |= wanted
-        return labels & ~logits
+            elif node.op.endswith("CandidateSampler"):
+                classes = self.live.inputs(node)[0]
+                right |= self.sources.get(classes, 0) | self.depends.get(classes.node, 0)
+                samplers.add(name)
+        for name in self.weighted - self.downstream(samplers) if right else ():
+            right &= ~self.depends[name]
+        return (labels & ~logits) | right
+
+    def picked_by(self, node: Node) -> Ref | None:
+        """What a node picks elements of the network's results by: indices, or ones among zeros that it is multiplied with; None where it does not.
+
+        These are data that no weight has touched.
+        """
+        if node.op in PICKS:
+            picked, by = self.live.inputs(node)[:2]
+            return by if picked.node in self.touched and self.live.is_dynamic(by) and by.node not in self.touched else None
+        if node.op == "Mul":
+            for picked, by in permutations(self.live.inputs(node)):
+                ones = self.live.graph.nodes[by.node]
+                while ones.op in ("Cast", "Reshape"):
+                    ones = self.live.graph.nodes[self.live.inputs(ones)[0].node]
+                if picked.node in self.touched and ones.op == "OneHot" and by.node in self.depends and by.node not in self.touched:
+                    return by
+        return None
+
+    def _picking_labels(self) -> int:
+        """The sources that losses pick elements of the network's results by, where all that weights have to do with them is to be looked up.
+
+        (A conditional random field adds up the scores that the labels pick of the network's, and those of their transitions, which are weights.)
+        """
+        picking = 0
+        for name in self.depends:
+            by = self.picked_by(self.live.graph.nodes[name])
+            if by is not None and self._ends_in_losses(name):
+                picking |= self.sources.get(by, 0) | self.depends.get(by.node, 0)
+        for name in self.weighted if picking else ():
+            node = self.live.graph.nodes[name]
+            operands = self.live.inputs(node)[:2]
+            if node.op not in PICKS or self.live.is_dynamic(operands[0]) or operands[1].node in self.touched:
+                picking &= ~self.depends[name]
+        return picking
+
+    def _ends_in_losses(self, name: str) -> bool:
+        """Whether all that is computed from a node is reduced over the batch, and no weight comes after it."""
+        after = self.downstream({name})
+        if after & self.weighted:
+            return False
+        reduced = self.downstream(n for n in after if self.live.graph.nodes[n].op in ops.REDUCTIONS and self.reduces_batch(self.live.graph.nodes[n]))
+        return all(self.followers(n) for n in after - reduced)
 
     def is_weight(self, ref: Ref) -> bool:
         """Whether a constant is made of a variable of more than one element, without having been reduced."""

@@ -11,7 +11,7 @@ from bnexport.errors import AmbiguousNetwork, GraphError, UsageError
 from bnexport.graph import ops
 from bnexport.graph.choices import choose_by_data
 from bnexport.graph.dropout import Dropout, decide_certain_draws, remove_dropout, remove_silent_noise
-from bnexport.graph.endpoints import Endpoints, by_name, find_endpoints, named_endpoints, sources_of, split_name
+from bnexport.graph.endpoints import Endpoints, by_name, find_endpoints, named_endpoints, split_name
 from bnexport.graph.files import read_graph
 from bnexport.graph.functions import inline_functions
 from bnexport.graph.graphdef import Graph, Node, Ref, parse_ref, topological
@@ -19,6 +19,7 @@ from bnexport.graph.labels import take_rows_of_inputs
 from bnexport.graph.live import Live
 from bnexport.graph.lower import Lowered, lower, missing_operators
 from bnexport.graph.names import find_named
+from bnexport.graph.networks import sources_of
 from bnexport.graph.over_batch import batch_statistics, drop_weightless
 from bnexport.graph.provenance import by_key, untouched_statistics
 from bnexport.graph.shapes import Shapes, contradicted, follow
@@ -149,7 +150,8 @@ def _write_out_loops(live: Live, options: Options) -> None:
     if signature is not None and not options.inputs and not options.outputs:
         named = {key: parse_ref(info.name) for key, info in signature.inputs.items()}
         wanted = [parse_ref(info.name) for info in signature.outputs.values()]
-    shapes = {named.get(name, parse_ref(name)): tuple(shape) for name, shape in options.shapes.items()}
+    given = {named.get(name, parse_ref(name)): tuple(shape) for name, shape in options.shapes.items()}
+    shapes = {live.resolve(ref) if ref.node in graph.nodes else ref: shape for ref, shape in given.items()}
     write_out_loops(live, shapes, wanted, {ref: name for name, ref in named.items()})
 
 

@@ -7,11 +7,12 @@ logarithm of a likelihood, max(z, 0), a margin, the entropy of a policy. Each ru
 from typing import NamedTuple
 
 from bnexport.graph import ops
-from bnexport.graph.flow import Flow
+from bnexport.graph.flow import PICKS, Flow
 from bnexport.graph.graphdef import Node, Ref
+from bnexport.graph.picks import RESHAPES, Picks
 
 COMPARISONS = frozenset({"Equal", "NotEqual", "Greater", "GreaterEqual", "Less", "LessEqual"})
-RESHAPES = frozenset({"Reshape", "Squeeze", "ExpandDims", "Transpose"})
+SLICES = frozenset({"StridedSlice", "Slice"})
 _ARITHMETIC = frozenset(
     {"Sub", "Add", "AddV2", "Mul", "Square", "SquaredDifference", "Pow", "Abs", "Neg", "Log", "Log1p", "RealDiv", "Div", "Maximum", "Minimum", "Sum",
      "Mean", "Sqrt", "Exp", "Select", "SelectV2", "ClipByValue", "Cast"}
@@ -23,7 +24,7 @@ _COMBINATIONS = frozenset(
 )  # fmt: skip
 """How a term enters its loss."""
 _NEARBY = 24  # nodes looked at behind a term
-_PICKS = frozenset({"Gather", "GatherV2", "GatherNd"})
+_RECIPROCALS = frozenset({"Reciprocal", "Inv"})
 _LOGARITHMS = frozenset({"Log", "Log1p"})
 _POWERS = frozenset({"Square", "Pow"})
 _BEFORE_LOGARITHMS = frozenset({"Add", "AddV2", "Maximum", "Minimum", "Sub", "ClipByValue", "Exp"})
@@ -56,12 +57,14 @@ class Losses:
 
     Attributes:
         compared_to_constants: arithmetic that compares the network's results with constants.
+        picks: what losses compute of tensors from which labels pick.
     """
 
     def __init__(self, flow: Flow):
         self.flow = flow
         self.live = flow.live
         self.compared_to_constants: set[str] = set()
+        self.picks = Picks(flow)
         self._likelihood: set[str] = set()  # logarithms of a likelihood, and the arithmetic before them
         self._terms: set[str] = set()  # other parts of losses
         self._roots: set[str] = set()  # what a loss makes terms of
@@ -79,14 +82,14 @@ class Losses:
             return True
         if op in _LOGARITHMS:
             return False
-        if op == "LogSoftmax":
-            return not end.outside
+        if op == "LogSoftmax":  # (it is the output where a loss takes it with labels, unless probabilities stand beside it)
+            return not end.outside or any(u.op == "Softmax" for u in self.flow.followers(end.behind[0].node))
         if self._leads_to_likelihood(end):
             self._likelihood.add(name)
             return True
         if self._is_weighed_by_labels(end) or self._is_held_against_margin(end):
             return True
-        if self._is_margin_loss(end.node, end.users):
+        if self._is_margin_loss(end):
             self._terms.add(name)
             return True
         if self._is_focus(end):
@@ -94,12 +97,18 @@ class Losses:
         if self._is_tested(end):
             self._terms.add(name)
             return True
-        if self._chooses_by_sign(end.node) or self._is_shaped_for_labels(end) or self._is_of_steps(end):
+        if self._chooses_by_sign(end.node) or (op == "Neg" and all(self._chooses_by_sign(u) for u in end.users)):
+            return True
+        if self._is_shaped_for_labels(end) or self._is_of_steps(end):
             return True
         if all(u.name in self.flow.lossy or u in end.stepped for u in end.users) and self._compares(name, end.inside):
             self._terms.add(name)
             return True
         return False
+
+    def stands_beside_picks(self, name: str, inside: set[str]) -> bool:
+        """Whether an end only serves a loss that labels pick elements of a tensor for."""
+        return self.picks.own(name, lambda: self._is_term(name, inside))
 
     # ---- likelihoods
 
@@ -146,8 +155,14 @@ class Losses:
         if not self._takes_plain_numbers(node):
             return False
         argument = behind[0]
-        while node.op == "Exp" and (made := self.live.graph.nodes[argument.node]).op in ("Neg", "Abs"):
-            argument = self.live.inputs(made)[0]
+        while node.op == "Exp":
+            made = self.live.graph.nodes[argument.node]
+            if made.op in ("Neg", "Abs"):
+                argument = self.live.inputs(made)[0]
+            elif self._chooses_by_sign(made):
+                argument = self.live.inputs(self.live.graph.nodes[self.live.inputs(made)[0].node])[0]
+            else:
+                break
         return node.op != "Exp" or len(self.flow.followers(argument.node)) > 1
 
     def _normalises(self, node: Node, behind: list[Ref]) -> bool:
@@ -174,12 +189,14 @@ class Losses:
             others = [r for r in self.live.inputs(user) if r.node != name]
             if any(r.node not in self.flow.touched if self.live.is_dynamic(r) else self.live.value(r).size > 1 for r in others):
                 return False
+        is_rate = self.live.graph.nodes[name].op == "Exp"  # a rate, or a deviation, stands in a likelihood as it is, or inverted
         if user.name in self.flow.network:
-            return user.name not in inside and (user.name in self._likelihood or user.name in self._terms)
-        return user.op in _COMBINATIONS and self.live.graph.nodes[name].op != "Exp"  # (a rate in the likelihood of a count stands there as it is)
+            belongs = user.name in self._likelihood or user.name in self._terms
+            return user.name not in inside and belongs and not (is_rate and user.op in _RECIPROCALS)
+        return user.op in _COMBINATIONS and not is_rate
 
-    def _behind_term(self, name: str) -> list[set[str]]:
-        """What a term is computed from by arithmetic with plain numbers, one step of the way back after another."""
+    def _behind_term(self, name: str, also: frozenset[str] = frozenset()) -> list[set[str]]:
+        """What a term is computed from by arithmetic with plain numbers (and other operators), one step of the way back after another."""
         found: list[set[str]] = []
         entries, ready = {name}, {name}
         while ready and len(found) < _NEARBY:
@@ -187,7 +204,8 @@ class Losses:
             node = self.live.graph.nodes[last]
             behind = [r.node for r in self.live.inputs(node) if r.node in self.flow.network]
             ready.discard(last)
-            passes = node.op in _PLAIN or (node.op in ("Softmax", "LogSoftmax") and last != name)  # (an entropy is made of both)
+            passes = node.op in _PLAIN or node.op in also or (node.op in ("Softmax", "LogSoftmax") and last != name)  # (an entropy is made of both)
+            passes = passes or (node.op in _RECIPROCALS and last == name)  # (further back, it is a softmax by hand)
             if passes and last not in self.flow.weighted and behind and self._takes_plain_numbers(node):
                 entries = (entries - {last}) | set(behind)
                 ready.update(behind)
@@ -200,11 +218,16 @@ class Losses:
         It is where the loss combines the single tensor that the term is made of with labels itself, or makes several terms of it, as in
         max(z, 0) - z * y + log(1 + exp(-|z|)); and where all that it is made of goes on in the network, as the code of an autoencoder does.
         """
-        steps = self._behind_term(name)
         others = [end for end in ends if end != name and self._is_term(end, inside)]
+        if self.live.graph.nodes[name].op not in RESHAPES | SLICES:  # the variation of a picture is made of its shifted parts
+            parted = [self._behind_term(end, SLICES) for end in others]
+            for root in (next(iter(entries)) for entries in self._behind_term(name, SLICES) if len(entries) == 1):
+                if self._is_labelled(root) or root in self._roots or any({root} in steps for steps in parted):
+                    self._roots.add(root)
+                    return True
+        steps = self._behind_term(name)
         for root in (next(iter(entries)) for entries in steps if len(entries) == 1):
-            labelled = any(u.name not in self.flow.network and u.name not in self.flow.lossy for u in self.flow.followers(root))
-            if labelled or root in self._roots or any({root} in self._behind_term(end) for end in others):
+            if self._is_labelled(root) or root in self._roots or any({root} in self._behind_term(end) for end in others):
                 self._roots.add(root)
                 return True
         made = {name}
@@ -215,9 +238,17 @@ class Losses:
             made |= entries
         return False
 
+    def _is_labelled(self, name: str) -> bool:
+        """Whether something combines a tensor with labels itself."""
+        return any(u.name not in self.flow.network and u.name not in self.flow.lossy for u in self.flow.followers(name))
+
     def _is_of_loss(self, name: str) -> bool:
         """Whether an end is made, by arithmetic with plain numbers, of a tensor that a loss makes its terms of."""
         return any(len(entries) == 1 and entries <= self._roots for entries in self._behind_term(name))
+
+    def is_term(self, name: str) -> bool:
+        """Whether a node was found to be a term of a loss, or a part of one."""
+        return name in self._terms
 
     # ---- single forms
 
@@ -242,34 +273,63 @@ class Losses:
 
     def _is_shaped_for_labels(self, end: End) -> bool:
         """Whether an end only has the shape in which losses compare it with labels, or pick from it by them."""
-        compared = ("CrossEntropy" in u.op or self._picks_from(u, end.node.name) for u in end.outside)
-        return end.node.op in RESHAPES - {"Squeeze"} and bool(end.outside) and all(compared)
+        node = end.node
+        takers = [u for u in end.users if u in end.outside or u.op in RESHAPES]
+        if node.op not in RESHAPES - {"Squeeze"} or not takers or any(u.name in self.picks.beside for u in end.users):
+            return False
+        goes_on = any(u.name in end.inside and u.name != node.name for u in self.flow.followers(end.behind[0].node))
+        direct = bool(end.outside) and all("CrossEntropy" in u.op or self._picks_from(u, node.name) for u in end.outside)
+        return direct or all(self._is_for_labels(u, node.name, goes_on) for u in takers)
+
+    def _is_for_labels(self, user: Node, name: str, goes_on: bool) -> bool:
+        """Whether what takes a tensor picks from it by labels, is a cross entropy of what is an output otherwise, or gives it the shape for that.
+
+        (A cross entropy gives the scores of words the shape of a matrix itself: what it takes has the author's.)
+        """
+        if user.op in RESHAPES:
+            users = self.flow.followers(user.name)
+            return bool(users) and all(self._is_for_labels(u, user.name, goes_on) for u in users)
+        return ("CrossEntropy" in user.op and goes_on) or self._picks_from(user, name)
 
     def _is_of_steps(self, end: End) -> bool:
         """Whether a loss is made of an end in each step of a loop, where TensorFlow can be asked for nothing."""
         steps = self.live.graph.in_steps
         return end.node.name in steps and all(u.name in steps for u in end.users)
 
-    def _is_margin_loss(self, node: Node, users: list[Node]) -> bool:
-        """Whether a node belongs to max(a - b + margin, 0), of which a loss without labels is the mean, as over triplets."""
-        if node.op not in ("Maximum", "Relu"):
-            return node.name in self._margins and all(u.name in self._margins or u.name in self._terms for u in users)
-        difference = self.live.graph.nodes[self.live.inputs(node)[0].node]
-        behind = {difference.name}
-        while difference.op in ("Add", "AddV2", "Sub") and self._has_constant(difference):
-            difference = self.live.graph.nodes[next(r for r in self.live.inputs(difference) if self.live.is_dynamic(r)).node]
-            behind.add(difference.name)
-        margin = node.op == "Relu" or self._has_constant(node)
-        found = margin and difference.op == "Sub" and not self._has_constant(difference) and all(u.name in self.flow.lossy for u in users)
+    def _is_margin_loss(self, end: End) -> bool:
+        """Whether an end belongs to max(a - b + margin, 0), as over triplets, of which a loss is the mean, or the sum under a mask made of labels."""
+        node, users = end.node, end.users
+        if node.op in RESHAPES and users and all(u.name in self._margins for u in users):
+            self._margins.add(node.name)
+            return True
+        if node.name in self._margins and all(u.name in self._margins or u.name in self._terms for u in users):
+            return True
+        if node.op in ("Maximum", "Relu"):
+            behind = self._difference_behind(self.live.graph.nodes[self.live.inputs(node)[0].node])
+            found = (node.op == "Relu" or self._has_constant(node)) and all(u.name in self.flow.lossy for u in users)
+        else:
+            behind = self._difference_behind(node)
+            found = len(behind) > 1 and users == end.outside and all(u.op == "Mul" and self._is_held_against_zero(u) for u in users)
         self._margins.update(behind if found else ())
-        return found
+        return found and bool(behind)
+
+    def _difference_behind(self, node: Node) -> set[str]:
+        """The nodes of a - b + margin, which ends in a node; none where it is something else."""
+        behind = {node.name}
+        while node.op in ("Add", "AddV2", "Sub") and self._has_constant(node):
+            node = self.live.graph.nodes[next(r for r in self.live.inputs(node) if self.live.is_dynamic(r)).node]
+            behind.add(node.name)
+        return behind if node.op == "Sub" and not self._has_constant(node) else set()
+
+    def _is_held_against_zero(self, node: Node) -> bool:
+        return any(u.op == "Relu" or (u.op == "Maximum" and self._has_constant(u)) for u in self.flow.followers(node.name))
 
     def _has_constant(self, node: Node) -> bool:
         return not all(self.live.is_dynamic(r) for r in self.live.inputs(node)) and self._takes_plain_numbers(node)
 
     def _picks_from(self, user: Node, name: str) -> bool:
         """Whether a node picks elements of an end by their indices, as a loss does those of the labels."""
-        return user.op in _PICKS and self.live.inputs(user)[0].node == name
+        return user.op in PICKS and self.live.inputs(user)[0].node == name
 
     def _chooses_by_sign(self, node: Node) -> bool:
         """Whether a Select takes x or -x or zero by the sign of x, as the stable form of the sigmoid cross entropy does."""
@@ -297,7 +357,7 @@ class Losses:
             operands = self.live.inputs(node)
             if node.op == "Mul" and self._is_entropy(*operands):
                 return True
-            made = [self.live.graph.nodes[r.node].op for r in operands]
+            made = [self._without_sign(r).op for r in operands]
             if node.op in ("Sub", "SquaredDifference") or (node.op == "Mul" and ("Log" in made or "Log1p" in made)):
                 if self._takes_data(node):
                     return True
@@ -306,6 +366,11 @@ class Losses:
                     return True
             stack.extend(r.node for r in operands if r.node in inside or r.node in self.flow.depends)
         return False
+
+    def _without_sign(self, ref: Ref) -> Node:
+        """The node that gives a value, or the one whose result was negated for it."""
+        node = self.live.graph.nodes[ref.node]
+        return self.live.graph.nodes[self.live.inputs(node)[0].node] if node.op == "Neg" else node
 
     def _takes_data(self, node: Node) -> bool:
         """Whether an operand is data that no weight has touched."""

@@ -85,11 +85,13 @@ def missing_operators(live: Live, order: Sequence[str], inputs: Sequence[Ref]) -
     for op, names in sorted(missing.items()):
         shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
         why = next((str(live.graph.nodes[n].attrs["_why"]) for n in names if "_why" in live.graph.nodes[n].attrs), "")
-        lines.append(f"  {op}: {shown}{_advice(op, why)}")
+        lines.append(f"  {op}: {shown}{_advice(op, names, why)}")
     raise UnsupportedOps(f"{live.graph.source}: the outputs depend on operators that bnexport does not have:\n" + "\n".join(lines))
 
 
-def _advice(op: str, why: str) -> str:
+def _advice(op: str, names: Sequence[str], why: str) -> str:
+    if op in ops.NORMAL_NUMBERS:
+        return f" (random numbers: {' '.join(f'--set {name}=0' for name in names)} takes their mean; or name outputs before them with --output)"
     if ops.is_random(op):
         return (
             " (random numbers: set the node that adds them to zero with --set NODE=0, or what they are compared with to 0 or 1, "

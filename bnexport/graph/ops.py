@@ -33,6 +33,10 @@ _RANDOM_PREFIXES = ("Random", "StatelessRandom", "StatelessTruncatedNormal", "St
                     "StatefulTruncatedNormal", "StatefulRandomBinomial", "TruncatedNormal", "ParameterizedTruncatedNormal", "Multinomial",
                     "StatelessParameterized", "LogUniformCandidateSampler", "UniformCandidateSampler", "LearnedUnigramCandidateSampler",
                     "FixedUnigramCandidateSampler", "AllCandidateSampler")  # fmt: skip
+NORMAL_NUMBERS = frozenset(
+    {"RandomStandardNormal", "TruncatedNormal", "StatelessRandomNormal", "StatelessRandomNormalV2", "StatelessTruncatedNormal"}
+)
+"""Operators that draw random numbers about zero; what they are scaled with and added to comes after them."""
 _ASSIGN_PREFIXES = ("Assign", "ScatterUpdate", "ScatterAdd", "ScatterSub", "ResourceScatter", "Apply", "ResourceApply", "SparseApply",
                     "ResourceSparseApply")  # fmt: skip
 

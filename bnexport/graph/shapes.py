@@ -85,12 +85,13 @@ def follow(live: Live, inputs: Mapping[str, Ref], outputs: Sequence[Ref], order:
     """Follows shapes from the inputs through the nodes of `order`, which end in `outputs`.
 
     Args:
-        given: shapes that the user gave to inputs by name, in place of the graph's.
+        given: shapes that the user gave to inputs by name, or by their tensors' names, in place of the graph's.
 
     Raises:
         GraphError: shapes that do not fit, or a size that has to be known and is not.
     """
-    given = {name.removesuffix(":0"): shape for name, shape in given.items()}
+    called = {str(ref): name for name, ref in inputs.items()}
+    given = {name if name in inputs else called.get(name, name): shape for name, shape in ((n.removesuffix(":0"), s) for n, s in given.items())}
     declared = {ref: tuple(given[name]) if name in given else declared_shape(live, ref, name) for name, ref in inputs.items()}
     unknown = [name for name in given if name not in inputs]
     if unknown:
