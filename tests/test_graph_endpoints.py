@@ -462,6 +462,22 @@ def test_the_stable_form_of_the_sigmoid_cross_entropy_by_hand(tf, live, softplus
     live(build).matches()
 
 
+@pytest.mark.parametrize("axis", [None, 0])
+def test_a_softmax_by_hand_that_is_shifted_by_the_batchs_maximum(tf, live, axis):
+    """The maximum over all rows is no loss, though no weight comes after it."""
+
+    def build():
+        x, wanted = tf.placeholder(tf.float32, [None, 6], name="x"), tf.placeholder(tf.float32, [None, 3], name="wanted")
+        z = dense(tf, hidden(tf, x), 3, "out")
+        powers = tf.exp(z - tf.stop_gradient(tf.reduce_max(z, axis)))
+        y = tf.divide(powers, tf.reduce_sum(powers, 1, keepdims=True), name="y")
+        tf.reduce_mean(tf.reduce_sum(wanted * tf.log(y), 1))
+        return Net({x: X}, [y])
+
+    program = live(build).matches()
+    assert program.conversion["warnings"] == ["scores depend on the batch: Max takes statistics over it, in TensorFlow as here"]
+
+
 @pytest.mark.parametrize("decision", ["probability", "argmax", "top_k"])
 def test_the_greatest_score_goes_with_its_index(tf, live, decision):
     def build():

@@ -227,11 +227,18 @@ class Flow:
             if node.op in ops.CROSS_ENTROPIES or (
                 (node.op in ops.REDUCTIONS or node.op in ("L2Loss", "AddN"))
                 and self.reduces_batch(node)
+                and not self._only_shifts(node)
                 and not (after := self.downstream({name}) - {name}) & self.weighted
                 and not any("_ends" in self.live.graph.nodes[n].attrs for n in after)  # it tells how long a loop goes on
             ):
                 found.add(name)
         return found
+
+    def _only_shifts(self, node: Node) -> bool:
+        """Whether a maximum is only subtracted from what it is the maximum of, which keeps the exponentials of a softmax from overflowing."""
+        users = self.users_of.get(node.name, ())
+        shifted = (self.live.inputs(node)[0], Ref(node.name))
+        return node.op == "Max" and len(users) > 0 and all(u.op == "Sub" and self.live.inputs(u) == shifted for u in users)
 
     def _sampled(self) -> set[str]:
         """What depends on random numbers, where no weight comes any more; numbers of a condition that is not decided ask for a decision first."""

@@ -179,7 +179,9 @@ def record(inference: Inference, options: Options) -> dict[str, Any]:
         averages = averages_kept(live, batch_nodes)
         instead = f"; the graph keeps averages of them ({averages[0]}), which --statistics moving takes instead" if averages else ""
         said_of = ", ".join(batch_nodes[:4])
-        entries["warnings"].append(f"scores depend on the batch: {said_of} take statistics over it, in TensorFlow as here{instead}")
+        entries["warnings"].append(
+            f"scores depend on the batch: {said_of} {'take' if batch_nodes[1:] else 'takes'} statistics over it, in TensorFlow as here{instead}"
+        )
     elif options.statistics == "batch":
         entries["warnings"].append("--statistics batch changes nothing: nothing on the way to the outputs takes statistics over the batch")
     entries["warnings"] += _write_warnings(inference, {m.variable for m in inference.moving if m.statistic in used})
