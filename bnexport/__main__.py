@@ -66,7 +66,7 @@ def _end_at_once(code: object) -> None:
 
     Every file is closed by the block that opened it, and no thread is left; only the standard streams may hold what is not written yet.
     """
-    if not (code is None or isinstance(code, int)):
+    if _is_watched() or not (code is None or isinstance(code, int)):
         return
     try:
         sys.stdout.flush()
@@ -74,6 +74,13 @@ def _end_at_once(code: object) -> None:
     except (OSError, ValueError):  # Python will say so
         return
     os._exit(code or 0)
+
+
+def _is_watched() -> bool:
+    """Whether a profiler, a debugger or somebody at a prompt goes on when this ends."""
+    monitoring = getattr(sys, "monitoring", None)  # from Python 3.12 on
+    tools = [monitoring.get_tool(number) for number in range(6)] if monitoring else []
+    return bool(sys.getprofile() or sys.gettrace() or sys.flags.inspect or sys.flags.interactive or any(tools))
 
 
 def _end(number: int, _: object) -> None:

@@ -567,6 +567,9 @@ def test_a_negative_result_is_no_option(mine):
     result = command("--numbers", "x=-1,mean=0,var=3,eps=1,offset=0,scale=1", mine)
     assert (result.exit_code, result.stderr) == (0, "")
     assert command("--numbers", "x=-1,mean=0,var=3,eps=1", "-x").exit_code == 2
+    result = command("--numbers", "x=-1,mean=0,var=3,eps=1,offset=0,scale=1", mine, "--json")
+    assert (result.exit_code, json.loads(result.stdout)["agrees"]) == (0, True)
+    assert command(mine, "--numbers", "x=-1,mean=0,var=3,eps=1,offset=0,scale=1", "--epsilon", "-1").exit_code == 0
 
 
 def test_numbers_go_by_other_names():

@@ -163,6 +163,14 @@ print(os.environ.get("OPENBLAS_NUM_THREADS"), "numpy" in sys.modules, gc.isenabl
     assert done.stdout.splitlines()[-1] == f"{threads} False True True"
 
 
+def test_what_watches_the_process_writes_what_it_saw(tmp_path):
+    """It ends at once where nothing does."""
+    subprocess.run(
+        [sys.executable, "-m", "cProfile", "-o", "profile", "-m", "bnexport", "--version"], cwd=tmp_path, check=True, stdout=subprocess.DEVNULL
+    )
+    assert (tmp_path / "profile").stat().st_size > 0
+
+
 @pytest.mark.parametrize("option", ["--help", "--version"])
 def test_help_and_version_import_no_numpy(option):
     modules, _ = imports_of_command(option)

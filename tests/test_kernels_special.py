@@ -84,6 +84,9 @@ def test_values_of_matrices_without_their_vectors():
     check("SelfAdjointEigV2", {"compute_v": False}, x + x.swapaxes(-1, -2), outputs=1, tolerance=1e-5, expected=eigenvalues(x))
     for matrices in (x, normal(3, 2, 5), normal(5, 2)):
         check("Svd", {"compute_uv": False}, matrices, outputs=1, tolerance=1e-5, expected=singular_values(matrices))
+    turned = (x + 1j * normal(2, 4, 4, seed=3)).astype(np.complex64)
+    for name, flag in (("SelfAdjointEigV2", "compute_v"), ("Svd", "compute_uv")):
+        assert evaluate(OPS[name], {flag: False}, [turned])[0].dtype == np.complex64  # as TensorFlow's, though they are real
     for name, flag in (("SelfAdjointEigV2", "eigenvectors"), ("Svd", "singular vectors")):
         with pytest.raises(GraphError, match=f"{flag} are known up to their signs only"):
             OPS[name].infer({}, [Abstract((3, 3), np.dtype("float32"))])

@@ -142,3 +142,13 @@ def test_a_normalization_of_keras_has_no_epsilon(tmp_path, said):
     assert np.abs(Model(program).predict(x) - want).max() <= 1e-5 * np.abs(want).max()
     assert program.conversion["warnings"] == []
     assert program.layers[0].provenance["parts"][0]["epsilon_from"] == "Keras' Normalization"
+
+
+def test_moving_averages_beside_a_count_have_an_epsilon(tmp_path):
+    """Others count their updates as well; statistics without gamma and beta are Keras' by their own names only."""
+    _, _, mean, variance = norm(4)
+    arrays = {"bn/moving_mean": mean, "bn/moving_variance": variance * 0.01, "bn/count": np.int64(100), "dense/kernel": kernel(4, 3)}
+    program = to_program(forged(tmp_path, arrays), Options(epsilon=0.1))
+    x = rows(5, 4)
+    want = (x - mean) / np.sqrt(variance * 0.01 + 0.1) @ kernel(4, 3)
+    np.testing.assert_allclose(Model(program).predict(x), want, rtol=1e-5, atol=1e-5)

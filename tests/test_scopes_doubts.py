@@ -81,6 +81,26 @@ def test_names_that_are_no_heads_make_a_chain(tmp_path, called):
     assert names(to_program(forged(tmp_path, layers(fc=(6, 5), **{first: (5, 4), second: (4, 1)})))) == ["fc", first, second]
 
 
+@pytest.mark.parametrize("called", [("final_hidden", "final_logits"), ("final_fc", "logits"), ("pre_final", "final"), ("last_hidden", "out")])
+def test_ends_that_cannot_take_the_same_tensor_make_a_chain(tmp_path, called):
+    first, second = called
+    assert names(to_program(forged(tmp_path, layers(fc=(6, 5), **{first: (5, 4), second: (4, 3)})))) == ["fc", first, second]
+
+
+def test_copies_are_named_in_the_order_of_the_chain(tmp_path):
+    prefix = forged(tmp_path, layers(**{f"{scope}/{name}": (4, 4) for scope in ("encoder", "decoder") for name in ("fc1", "fc2")}))
+    with pytest.raises(ScopeError, match="--order encoder,decoder puts one behind the other"):
+        to_program(prefix)
+
+
+def test_matrices_with_a_batch_norm_of_their_width_or_an_outputs_name_are_layers(tmp_path):
+    norms = {f"bn{i}/{role}": np.ones(width, np.float32) for i, width in ((1, 5), (2, 4)) for role in ("beta", "moving_mean", "moving_variance")}
+    with_norms = {"l1": kernel(6, 5), "l2": kernel(5, 4)} | norms | layers(out=(4, 2))
+    assert names(to_program(forged(tmp_path, with_norms))) == ["l1", "l2", "out"]
+    biases = {"b_h0": np.ones(7, np.float32), "b_h1": np.ones(4, np.float32)}
+    assert names(to_program(forged(tmp_path, {"w_h0": kernel(5, 7), "w_h1": kernel(7, 4), "logits": kernel(4, 6)} | biases)))[-1] == "logits"
+
+
 def test_a_matrix_that_is_a_kernel_by_shape_alone_is_no_layer_unless_the_user_says_so(tmp_path):
     """The centres of a centre loss fit behind the last layer."""
     prefix = forged(tmp_path, layers(fc1=(8, 6), fc2=(6, 4)) | {"centers": kernel(4, 2)})

@@ -1,6 +1,8 @@
 """`bnexport diagnose`."""
 
 import re
+from itertools import compress, pairwise
+from operator import not_
 from typing import TYPE_CHECKING
 
 import click
@@ -17,11 +19,14 @@ DIFFERS = 3
 
 
 class _NegativeNumbers(click.Command):
-    """Takes a negative number at the end for an argument, and no option: `--numbers x=… -0.5`."""
+    """Takes a negative number for an argument, and no option, unless it is an option's value: `--numbers x=… -0.5`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if args and "--" not in args and _NEGATIVE.fullmatch(args[-1]) and any(arg.startswith("--numbers") for arg in args[:-1]):
-            args = [*args[:-1], "--", args[-1]]
+        if "--" not in args and any(arg.startswith("--numbers") for arg in args):
+            valued = {name for option in self.params if isinstance(option, click.Option) and not option.is_flag for name in option.opts}
+            negative = [bool(_NEGATIVE.fullmatch(arg)) and before not in valued for before, arg in pairwise(["", *args])]
+            if any(negative):
+                args = [*compress(args, map(not_, negative)), "--", *compress(args, negative)]
         return super().parse_args(ctx, args)
 
 

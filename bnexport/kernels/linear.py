@@ -196,14 +196,14 @@ def _values_alone(of_many: str, flag: str) -> Infer:
 @op("SelfAdjointEigV2", infer=_values_alone("eigenvectors", "compute_v"))
 def self_adjoint_eig(attrs: Attrs, x: NDArray) -> tuple[NDArray, NDArray]:
     """The eigenvalues of symmetric matrices in ascending order; `compute_v` has to be false."""
-    return np.linalg.eigvalsh(x), np.zeros(0, x.dtype)
+    return np.linalg.eigvalsh(x).astype(x.dtype), np.zeros(0, x.dtype)
 
 
 @op("Svd", infer=_values_alone("singular vectors", "compute_uv"))
 def svd(attrs: Attrs, x: NDArray) -> tuple[NDArray, NDArray, NDArray]:
     """The singular values of matrices in descending order; `compute_uv` has to be false."""
     empty = np.zeros(0, x.dtype)
-    return np.linalg.svd(x, compute_uv=False), empty, empty.copy()
+    return np.linalg.svd(x, compute_uv=False).astype(x.dtype), empty, empty.copy()
 
 
 def _triples(attrs: Attrs, operands: Sequence[Abstract]) -> Sequence[Abstract]:

@@ -6,6 +6,7 @@ from itertools import combinations, pairwise
 from bnexport.errors import ScopeError
 from bnexport.scopes.linears import Linear
 from bnexport.scopes.names import Path, common_scope, listed, precedes, tokens
+from bnexport.scopes.norms import Norm
 from bnexport.scopes.order import OUTPUTS, contradicted, follows
 from bnexport.scopes.roles import Named
 
@@ -18,14 +19,17 @@ _BESIDE = (
 _ENDS = OUTPUTS.union(*(words for pair in _BESIDE for words in pair))
 
 
-def refuse_doubtful(prefix: object, chain: Sequence[Linear]) -> None:
+def refuse_doubtful(prefix: object, chain: Sequence[Linear], norms: Sequence[Norm]) -> None:
     """
+    Args:
+        norms: the batch norms, which stand behind layers as wide as they are.
+
     Raises:
         ScopeError: the chain has two layers whose names say that they stand beside each other, or one that may be no layer.
     """
     refuse_heads(prefix, chain)
     _refuse_rivals(prefix, chain)
-    _refuse_odd_kernels(prefix, chain)
+    _refuse_odd_kernels(prefix, chain, norms)
 
 
 def refuse_heads(prefix: object, chain: Sequence[Linear]) -> None:
@@ -35,7 +39,7 @@ def refuse_heads(prefix: object, chain: Sequence[Linear]) -> None:
     """
     spoken = [layer for layer in chain if any(_ENDS.intersection(tokens(part)) for part in layer.path)]
     for first, second in combinations(spoken, 2):
-        if _are_beside(first, second):
+        if _are_beside(first, second) and _may_take_the_same(chain, first, second):
             raise ScopeError(
                 f"{prefix}: {first.name} and {second.name} are called like two ends of one network, which stand beside each other, though the shapes "
                 f"of the layers fit one behind another: {' → '.join(layer.name for layer in chain)}; name the layers of one of them with --order"
@@ -71,6 +75,11 @@ def _are_beside(first: Linear, second: Linear) -> bool:
     return any((a & one and b & other and not b & one) or (b & one and a & other and not a & one) for one, other in _BESIDE)
 
 
+def _may_take_the_same(chain: Sequence[Linear], first: Linear, second: Linear) -> bool:
+    """Whether what the first of two layers takes, or something before it, has the width that the second takes."""
+    return chain[0].ins == second.ins or any(follows(layer, second) for layer in chain[: chain.index(first)])
+
+
 def _own_words(first: Path, second: Path) -> Iterator[set[str]]:
     """The words of the first components in which two paths differ."""
     shared = common_scope(first, second)
@@ -89,11 +98,16 @@ def _refuse_rivals(prefix: object, chain: Sequence[Linear]) -> None:
         )
 
 
-def _refuse_odd_kernels(prefix: object, chain: Sequence[Linear]) -> None:
+def _refuse_odd_kernels(prefix: object, chain: Sequence[Linear], norms: Sequence[Norm]) -> None:
     """A matrix without a bias, and without a kernel's name, among layers that all have both: the centres of a loss, a logarithm of deviations."""
-    odd = [layer for layer in chain if layer.op == "Dense" and layer.kernel.by_shape and layer.bias is None and not layer.kernel.unnamed]
+    odd = [
+        layer
+        for layer in chain
+        if layer.op == "Dense" and layer.kernel.by_shape and layer.bias is None and not layer.kernel.unnamed
+        if not OUTPUTS.intersection(tokens(layer.path[-1])) and all(norm.width != layer.outs for norm in norms)
+    ]
     others = [layer for layer in chain if layer not in odd]
-    if odd and others and all(layer.bias is not None and not layer.kernel.by_shape for layer in others):
+    if len(others) > len(odd) > 0 and all(layer.bias is not None and not layer.kernel.by_shape for layer in others):
         what = listed([f"{layer.name} {list(layer.kernel.info.shape)}" for layer in odd])
         without = f"; if not, --order {_names(others)}" if _chained(others) else ""
         raise ScopeError(

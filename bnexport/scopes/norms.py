@@ -90,7 +90,9 @@ def match_norms(variables: Sequence[Named]) -> Norms:
     several = {norm.scope for norm in norms if norm.rest and counted(norm.rest)[0] == ()}
     for norm in norms:
         norm.counted = norm.scope in several
-        norm.bare = norm.scope in counts and not norm.rest and norm.variables.keys() == {MEAN, VARIANCE}
+        # Keras' Normalization, which has no epsilon, calls its statistics so; counts stand beside the moving averages of other batch norms, too.
+        called = {role: v.path[-1] for role, v in norm.variables.items()} == {MEAN: "mean", VARIANCE: "variance"}
+        norm.bare = called and norm.scope in counts and not norm.rest
     norms.sort(key=lambda norm: natural_key(norm.path))
     uneven = _uneven(norms)
     assumed = _pair_by_order(norms)

@@ -109,7 +109,7 @@ def choose(prefix: object, reading: Reading, order: Sequence[str], aliases: Mapp
         if apart := networks(reading.linears):
             raise ScopeError(_several_networks(prefix, {scope: _inside(scope, reading.linears) for scope in apart}))
         chain, assumed = _ordered(prefix, reading.linears)
-        refuse_doubtful(prefix, chain)
+        refuse_doubtful(prefix, chain, reading.norms)
         placement = place_norms(prefix, chain, reading.linears, reading.norms)
         _refuse_betas_that_may_be_biases(prefix, chain, placement.places)
         notes = [*_matched_biases(chain), *reading.assumed, *assumed, *placement.assumed, *_notes_on_biases(chain, placement.places)]
@@ -217,7 +217,7 @@ def _refuse_strays(prefix: object, reading: Reading) -> None:
 def _ordered(prefix: object, layers: Sequence[Linear]) -> tuple[list[Linear], list[str]]:
     by_name, by_shape = chains(layers, by_name=True), chains(layers, by_name=False)
     if by_name or by_shape:
-        refuse_copies(prefix, layers)
+        refuse_copies(prefix, (by_name or by_shape)[0])
     if len(by_name) == 1:
         if len(layers) == 1:
             return by_name[0], []
