@@ -933,3 +933,31 @@ def test_a_name_given_to_what_a_queue_gives(tf, live, name):
         return Net({x: rows(5, 4, 6)}, [y])
 
     live(build).matches(**({"shapes": {name: (5, 4, 6)}} if name else {}))
+
+
+def test_a_distance_with_a_name_of_its_own_in_the_scope_of_a_loss(tf, live):
+    def build():
+        u, v, same = (tf.placeholder(tf.float32, shape, name=name) for name, shape in (("u", [None, 6]), ("v", [None, 6]), ("same", [None])))
+        codes = []
+        for number, x in enumerate((u, v)):
+            with tf.variable_scope("code", reuse=number > 0):
+                codes.append(dense(tf, x, 3, "fc"))
+        with tf.name_scope("loss"):
+            distance = tf.sqrt(tf.reduce_sum(tf.square(codes[0] - codes[1]), 1) + 1e-6, name="distance")
+            tf.reduce_mean(same * tf.square(distance) + (1 - same) * tf.square(tf.maximum(1 - distance, 0)))
+        return Net({u: X, v: X + 1}, [distance])
+
+    live(build).matches()
+
+
+def test_what_is_looked_up_and_picked_by_an_input_is_compared_with_labels(tf, live):
+    """An item's score and its bias: the item is an input, though a loss follows."""
+
+    def build():
+        x, item, wanted = (tf.placeholder(*how) for how in ((tf.float32, [None, 6], "x"), (tf.int32, [None], "item"), (tf.float32, [None], "wanted")))
+        score = tf.reduce_sum(dense(tf, x, 4, "scores") * tf.one_hot(item, 4), 1)
+        y = tf.identity(score + tf.nn.embedding_lookup(tf.get_variable("bias", [4]), item), name="y")
+        tf.reduce_mean(tf.square(y - wanted))
+        return Net({x: X, item: np.arange(len(X), dtype=np.int32) % 4}, [y])
+
+    live(build).matches()

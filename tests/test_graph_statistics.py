@@ -1056,3 +1056,50 @@ def test_the_range_of_a_fake_quantisation_that_training_is_moving(tf, live, per_
     (expected,) = live.outputs(lambda: build(False), saved.variables)
     program = saved.matches(expected={"y": expected})
     assert sorted(s["variable"] for s in program.conversion["statistics"]) == sorted(ranges)
+
+
+WEIGHED = {
+    "by a constant": lambda tf, h, mean: 0.5 * h + 0.5 * mean,
+    "by a share that is fed": lambda tf, h, mean: (share := tf.placeholder_with_default(np.float32(0.3), [], "share")) * h + (1 - share) * mean,
+    "by a share, against a weight": lambda tf, h, mean: (
+        h - (share := tf.placeholder_with_default(np.float32(0.3), [], "share")) * mean - (1 - share) * tf.get_variable("learnt", [1, 4])
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", WEIGHED)
+def test_what_weighs_the_batchs_mean_need_be_no_flag(tf, live, kind):
+    """It does so in training and at inference alike."""
+
+    def build():
+        x = tf.placeholder(tf.float32, [None, 8], name="x")
+        h = dense(tf, x, 4, "one")
+        return Net({x: rows(6, 8)}, [dense(tf, WEIGHED[kind](tf, h, tf.reduce_mean(h, 0, keepdims=True)), 3, "two")])
+
+    program = live(build).matches()
+    assert program.conversion["set"] == []
+    assert program.conversion["warnings"] == ["scores depend on the batch: Mean takes statistics over it, in TensorFlow as here"]
+
+
+def test_a_last_layer_whose_averages_only_training_moves(tf, live):
+    """The batch's statistics normalise at inference as well; they are no losses, though no weight comes after them."""
+
+    def build():
+        x, training = tf.placeholder(tf.float32, [None, 8], name="x"), tf.placeholder(tf.bool, [], name="training")
+        h = dense(tf, x, 4, "one")
+        moments = tf.nn.moments(h, [0])
+        averages = [tf.get_variable(name, [4], trainable=False) for name in ("moving_mean", "moving_variance")]
+        tf.cond(training, lambda: tf.group(*(tf.assign(a, 0.9 * a + 0.1 * m) for a, m in zip(averages, moments, strict=True))), tf.no_op)
+        return Net({x: rows(6, 8)}, [tf.nn.relu((h - moments[0]) / tf.sqrt(moments[1] + 1e-3), name="y")], {training: False})
+
+    (warning,) = live(build).matches().conversion["warnings"]
+    assert "take statistics over it, in TensorFlow as here; the graph keeps averages of them" in warning
+
+
+def test_a_mean_over_an_open_length_is_none_over_the_batch(tf, live):
+    def build():
+        x = tf.placeholder(tf.int32, [None, None], name="x")
+        words = tf.nn.embedding_lookup(tf.get_variable("words", [7, 4]), x)
+        return Net({x: np.arange(18).reshape(3, 6) % 7}, [dense(tf, tf.reduce_mean(words, 1), 3, "out")])
+
+    assert live(build).matches().conversion["warnings"] == []

@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 
 from bnexport.errors import AmbiguousNetwork, GraphError, UsageError
 from bnexport.graph import ops
+from bnexport.graph.authors import authors_name, is_automatic
 from bnexport.graph.features import dense_feature
 from bnexport.graph.flow import PRODUCTS, Flow, belongs_to_training
 from bnexport.graph.graphdef import Ref, topological
 from bnexport.graph.live import Live
 from bnexport.graph.names import find_named
-from bnexport.graph.networks import Networks, authors_name, is_automatic, sources_of, stand_ins
+from bnexport.graph.networks import Networks, sources_of, stand_ins
 
 _LISTED = 12  # candidates shown in an error
 

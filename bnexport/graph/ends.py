@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection
 
 from bnexport.graph import ops
+from bnexport.graph.authors import authors_name, is_automatic
 from bnexport.graph.flow import Flow, belongs_to_training
 from bnexport.graph.graphdef import Node, Ref
 from bnexport.graph.losses import COMPARISONS, SLICES, End, Losses
@@ -173,6 +174,8 @@ class Ends:
         scope = _authors_loss(end.node.name)
         if scope is None or not end.users or self._holds_network(scope, end.inside):
             return False
+        if not is_automatic(self.live.graph.nodes[authors_name(self.live, Ref(end.node.name)).node]):
+            return False  # what was given a name of its own is meant to be found
         return end.node.op not in ACTIVATIONS or any(ref.node.startswith(scope) for ref in end.behind)
 
     def _holds_network(self, scope: str, inside: Collection[str]) -> bool:

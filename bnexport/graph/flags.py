@@ -65,6 +65,9 @@ def find_flags(branches: Branches, evaluate: Evaluate, given: dict[Ref, Any], ac
                 if behind[value] and not behind[1 - value]:
                     found[value].append(f"{behind[value]} lies behind the {'true' if value else 'false'} side of {node.name}")
     for weight, what in _weights(graph):
+        values = [actual(graph.nodes[name]) for name in flags_of(graph, weight)]
+        if any(isinstance(value, (int, float)) and value not in (0, 1) for value in values):
+            continue  # (a share, and no switch)
         predicates.setdefault(weight, ([], []))[1].append(what)
     by_flags: dict[frozenset[str], list[Ref]] = {}
     for predicate in predicates:
@@ -99,9 +102,26 @@ def _weights(graph: Graph) -> Iterator[tuple[Ref, str]]:
         weighed = [found for found in (_weighed(graph, ref) for ref in node.inputs) if found is not None]
         if len(weighed) != 2 or flags_of(graph, weighed[0][0]) != flags_of(graph, weighed[1][0]):
             continue
+        if any(graph.nodes[name].op == "Const" for name in flags_of(graph, weighed[0][0])):
+            continue  # (no flag: it weighs both in training and at inference)
         first, second = (_nearby_statistic(graph, data) for _, data in weighed)
-        if bool(first) != bool(second):
+        if bool(first) != bool(second) and _is_stored(graph, weighed[1 if first else 0][1]):
             yield weighed[0 if first else 1][0], f"{first or second} takes a mean over the batch for {node.name}"
+
+
+def _is_stored(graph: Graph, ref: Ref) -> bool:
+    """Whether a value is made of variables alone, few steps behind, as a moving average is."""
+    stack, seen, found = [ref], set[str](), False
+    while stack:
+        node = graph.node(skip_identities(graph, stack.pop()).node)
+        if node.name in seen:
+            continue
+        seen.add(node.name)
+        found = found or node.op in ops.VARIABLES
+        if len(seen) > _NEARBY or ops.is_source(node) or node.op == "PlaceholderWithDefault" or node.op in ops.LOOPS:
+            return False
+        stack.extend(() if node.op in ops.VARIABLES else node.inputs)
+    return found
 
 
 def _weighed(graph: Graph, ref: Ref) -> tuple[Ref, Ref] | None:

@@ -200,10 +200,17 @@ class Flow:
     def _ends_in_losses(self, name: str) -> bool:
         """Whether all that is computed from a node is reduced over the batch, and no weight comes after it."""
         after = self.downstream({name})
-        if after & self.weighted:
+        if after & self.weighted or any(self._compares_with_data(n) for n in after):
             return False
         reduced = self.downstream(n for n in after if self.live.graph.nodes[n].op in ops.REDUCTIONS and self.reduces_batch(self.live.graph.nodes[n]))
         return all(self.followers(n) for n in after - reduced)
+
+    def _compares_with_data(self, name: str) -> bool:
+        """Whether what was picked is held against other data, which are the labels then."""
+        node = self.live.graph.nodes[name]
+        if node.op not in ops.CROSS_ENTROPIES and node.op not in ("Sub", "SquaredDifference"):
+            return False
+        return any(r in self.sources or (r.node in self.depends and r.node not in self.touched) for r in self.live.inputs(node))
 
     def is_weight(self, ref: Ref) -> bool:
         """Whether a constant is made of a variable of more than one element, without having been reduced."""
@@ -228,6 +235,7 @@ class Flow:
                 (node.op in ops.REDUCTIONS or node.op in ("L2Loss", "AddN"))
                 and self.reduces_batch(node)
                 and not self._only_shifts(node)
+                and name not in self.live.normalising
                 and not (after := self.downstream({name}) - {name}) & self.weighted
                 and not any("_ends" in self.live.graph.nodes[n].attrs for n in after)  # it tells how long a loop goes on
             ):

@@ -52,6 +52,7 @@ class Live:
         replaced: references put in place of others (dropout, batch statistics).
         switched: those of them that were dropouts whose rate is fed or 0, which a network for training and inference alike has.
         flags: what was decided of conditions, for the report.
+        normalising: what batch statistics are made of that stay in inference though their averages are kept: they are no losses.
     """
 
     def __init__(self, graph: Graph, variables: Variables, given: dict[Ref, Any]):
@@ -60,6 +61,7 @@ class Live:
         self.fixed: dict[Ref, NDArray] = {ref: as_declared(graph, ref, value) for ref, value in given.items()}
         self.replaced: dict[Ref, Ref] = {}
         self.switched: set[Ref] = set()
+        self.normalising: set[str] = set()
         self.flags: list[Flag] = []
         self.branches: Branches = find_branches(graph)
         self.sources: set[str] = set()

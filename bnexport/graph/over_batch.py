@@ -165,6 +165,17 @@ def _mixes_rows(live: Live, node: Node, shapes: Shapes) -> bool:
         plain = node.op in ("Mean", "Sum")
         if not taken or None not in taken[0]:
             return plain and _goes_over_batch(live, node)
-        return any(taken[0][axis] is None for axis in _axes(live, node)) and (plain or shapes.dtype(live.inputs(node)[0]).kind == "f")
+        data = live.inputs(node)[0]
+        of_rows = any(taken[0][axis] is None and _counts_rows(shapes, data, axis) for axis in _axes(live, node))
+        return of_rows and (plain or shapes.dtype(data).kind == "f")
     made = Ref(node.name)
     return node.op in _CONTRACTIONS and made in shapes.found and None not in shapes.of(made) and any(None in shape for shape in taken)
+
+
+def _counts_rows(shapes: Shapes, ref: Ref, axis: int) -> bool:
+    """Whether an open axis has as many elements as the batch has rows, or a multiple: a length or a width has not.
+
+    Where no input is a batch, any has.
+    """
+    rows = next((shapes.found[r] for r, shape in shapes.input_shapes.items() if shape[:1] == (None,) and r in shapes.found), None)
+    return rows is None or all(probe.shape[axis] % fed.shape[0] == 0 for probe, fed in zip(shapes.found[ref], rows, strict=True))

@@ -60,7 +60,9 @@ def use_moving_statistics(live: Live, choice: str = "auto") -> list[Replacement]
         return []
     updates = _updates(live)
     if choice == "auto":
-        updates = [u for u in updates if not _is_left_to_training(live, u.node)]
+        left = [u for u in updates if _is_left_to_training(live, u.node)]
+        live.normalising = set(topological(live.graph, [s.node for u in left for s in u.statistics], live.inputs))
+        updates = [u for u in updates if u not in left]
     found = {s: v for s, v in _averages(live, updates).items() if choice == "moving" or not _batch_is_fixed(live, s)}
     found |= {again: found[statistic] for again, statistic in computed_again(live, found).items() if again not in found}
     replacements = []
