@@ -205,7 +205,8 @@ class Model:
             filled = [
                 np.concatenate([f[start : start + batch], np.repeat(f[-1:], short, axis=0)]) if b else f for f, b in zip(feeds, batched, strict=True)
             ]
-            parts.append([r[: batch - short] if r.ndim and r.shape[0] == batch else r for r in self._run(filled)])
+            # Where rows were added, each of the batch's has so many of a result: one, or the steps of a sequence.
+            parts.append([r[: len(r) // batch * (batch - short)] if short and r.ndim else r for r in self._run(filled)])
         return [np.concatenate(column) if column[0].ndim else column[-1] for column in zip(*parts, strict=True)]
 
     def _tile_rows(self, feeds: list[NDArray], batched: list[bool]) -> int:

@@ -291,6 +291,14 @@ def test_a_fixed_batch_is_filled_up(rows):
     assert set(seen) == {4}
 
 
+def test_of_a_filled_batch_whose_rows_have_several_results_all_that_were_added_are_dropped():
+    layers = [Layer("y", "Reshape", ["x", Literal([8, 3], "int32")])]
+    inputs, outputs = [Port("x", "x", (None, 6), "float32")], [Port("y", "y", (8, 3), "float32")]
+    x = RNG.normal(size=(7, 6)).astype(np.float32)
+    got = Model(Program(inputs, layers, outputs, {"batch": 4, "rows_alone": True})).predict(x)
+    np.testing.assert_array_equal(got, x.reshape(14, 3))
+
+
 def test_a_fixed_batch_needs_a_row():
     with pytest.raises(InputError, match="was built for batches of 4 rows and has none to run on"):
         Model(two_layers(batch=4)).predict(np.zeros((0, 6), np.float32))
