@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from bnexport.graph import ops
-from bnexport.graph.graphdef import Graph, Ref
+from bnexport.graph.graphdef import Graph, Node, Ref
 
 _RANKS = {"MatMul": 2, "Conv2D": 4, "DepthwiseConv2dNative": 4, "Conv2DBackpropInput": 4, "MaxPool": 4, "AvgPool": 4, "Conv3D": 5} | dict.fromkeys(
     ops.BATCH_NORMS, 4
@@ -21,6 +21,12 @@ def noted_shape(graph: Graph, ref: Ref) -> list[int | None] | None:
     node = graph.nodes.get(ref.node)
     shapes = [] if node is None else node.attrs.get("_output_shapes") or []
     return shapes[ref.output] if ref.output < len(shapes) else None
+
+
+def fed_shape(source: Node) -> list[int | None] | None:
+    """The shape of what is fed, as TensorFlow noted it or else the placeholder says; None where the rank is unknown."""
+    shapes: list[list[int | None] | None] = source.attrs.get("_output_shapes") or [source.attrs.get("shape")]
+    return shapes[0]
 
 
 def rank_of(graph: Graph, ref: Ref, far: int = _FAR) -> int | None:

@@ -21,6 +21,7 @@ import numpy as np
 
 from bnexport.errors import BnexportError
 from bnexport.graph import ops
+from bnexport.graph.axes import fed_shape
 from bnexport.graph.graphdef import Node, Ref, constant_node, topological
 from bnexport.graph.live import Live
 
@@ -247,8 +248,7 @@ def _trial_value(live: Live, ref: Ref, leaf: Ref | None) -> float | None:
 
 def _fed_shapes(live: Live, leaf: Ref) -> list[tuple[int, ...]]:
     """The shapes that something fed may have: one number, or one for each dropout (keep[0], keep[1])."""
-    node = live.graph.nodes[leaf.node]
-    shape = (node.attrs.get("_output_shapes") or [node.attrs.get("shape")])[0]
+    shape = fed_shape(live.graph.nodes[leaf.node])
     if shape is None or len(shape) == 0:  # (in old graphs an empty shape may also be an unknown one)
         return [(), (MANY,)]
     return [tuple(MANY if size is None else size for size in shape)]

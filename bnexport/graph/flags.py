@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from bnexport.errors import BnexportError
 from bnexport.graph import ops
-from bnexport.graph.axes import are_of_batch, noted_shape
+from bnexport.graph.axes import are_of_batch, fed_shape, noted_shape
 from bnexport.graph.branches import Branches, skip_identities
 from bnexport.graph.graphdef import Graph, Node, Ref
 from bnexport.graph.names import as_array
@@ -280,7 +280,7 @@ def flags_of(graph: Graph, predicate: Ref) -> frozenset[str]:
         if ops.is_source(node) and node.op not in ops.PLACEHOLDERS:
             return frozenset()  # data
         if node.op in ops.PLACEHOLDERS or node.op in ops.VARIABLES or node.op == "PlaceholderWithDefault":
-            if any(size != 1 for size in (node.attrs.get("_output_shapes") or [node.attrs.get("shape")])[0] or ()):
+            if any(size != 1 for size in fed_shape(node) or ()):
                 return frozenset()  # data
             leaves.add(node.name)
         elif node.op == "Const":

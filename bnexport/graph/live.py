@@ -10,6 +10,7 @@ import numpy as np
 
 from bnexport.errors import AmbiguousNetwork, BnexportError, GraphError, TensorNotFound, UnsupportedOps
 from bnexport.graph import ops
+from bnexport.graph.axes import noted_shape
 from bnexport.graph.branches import Branches, find_branches
 from bnexport.graph.flags import Flag, find_flags, flags_of
 from bnexport.graph.graphdef import Graph, Node, Ref, constant_node, topological
@@ -190,10 +191,9 @@ class Live:
 
     def _is_spread(self, select: Node, taken: Ref) -> bool:
         """Whether a SelectV2 repeats what it takes to the shape of what it leaves, as far as the graph tells. (A number needs no repeating.)"""
-        shapes = [(self.graph.node(r.node).attrs.get("_output_shapes") or [])[r.output : r.output + 1] for r in (Ref(select.name), taken)]
-        if select.op != "SelectV2" or not all(shapes) or shapes[0][0] is None or not shapes[1][0]:
+        whole, part = (noted_shape(self.graph, ref) for ref in (Ref(select.name), taken))
+        if select.op != "SelectV2" or whole is None or not part:
             return False
-        whole, part = shapes[0][0], shapes[1][0]
         return len(part) < len(whole) or any(p == 1 and w != 1 for p, w in zip(part, whole, strict=False))
 
     def is_input_with_default(self, node: Node) -> bool:

@@ -20,14 +20,14 @@ _CONTRACTIONS = frozenset({"MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMu
 _SQUARES = frozenset({"Square", "SquaredDifference", "Mul", "Pow"})
 _KEEPS_DATA = frozenset({"Square", "SquaredDifference", "Sub", "Abs"})
 _DEEP = 8  # operators from a statistic to its data
-_NEARBY = 48  # nodes walked through between a reduction over the batch and the assignment of its average
+NEARBY = 48  # nodes walked through between a reduction over the batch and the assignment of its average
 
 
 def is_over_batch(live: Live, ref: Ref) -> bool:
     """Whether a value is a statistic over the batch: a fused batch norm's in training mode, or made of a reduction over the rows, nearby."""
     stack = [ref]
     seen: set[str] = set()
-    while stack and len(seen) < _NEARBY:
+    while stack and len(seen) < NEARBY:
         name = stack.pop(0).node
         if name in seen:
             continue
@@ -54,7 +54,7 @@ def is_of_squares(live: Live, ref: Ref) -> bool:
             return True
         if node.op in _CONTRACTIONS:
             return True  # of something with itself, it may be
-        if node.op in _OF_STATISTICS and len(nodes) < _NEARBY:
+        if node.op in _OF_STATISTICS and len(nodes) < NEARBY:
             nodes.extend(live.graph.nodes[r.node] for r in live.inputs(node))
     return False
 
@@ -104,7 +104,7 @@ def data_of(live: Live, statistic: Ref) -> set[tuple[Ref, tuple[int, ...]]]:
     found = set()
     stack = [statistic]
     seen: set[Ref] = set()
-    while stack and len(seen) < _NEARBY:
+    while stack and len(seen) < NEARBY:
         ref = stack.pop(0)
         if ref in seen:
             continue

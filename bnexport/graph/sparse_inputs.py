@@ -12,6 +12,7 @@ import numpy as np
 
 from bnexport.errors import BnexportError
 from bnexport.graph import ops
+from bnexport.graph.axes import noted_shape
 from bnexport.graph.graphdef import Node, Ref
 from bnexport.graph.live import Live
 from bnexport.graph.shapes import input_dtype
@@ -192,5 +193,4 @@ class _Dense:
         """A shape as a constant has it, or as the graph notes it."""
         if not self.live.is_dynamic(ref):
             return list(self.live.array(ref).shape)
-        noted = self.live.graph.nodes[ref.node].attrs.get("_output_shapes") or []
-        return noted[ref.output] if ref.output < len(noted) else None
+        return noted_shape(self.live.graph, ref)

@@ -19,12 +19,12 @@ import numpy as np
 
 from bnexport.errors import AmbiguousNetwork, BnexportError
 from bnexport.graph import ops
-from bnexport.graph.axes import noted_shape
+from bnexport.graph.axes import fed_shape, noted_shape
 from bnexport.graph.flags import flags_of
 from bnexport.graph.flow import belongs_to_training
 from bnexport.graph.graphdef import Node, Ref, topological
 from bnexport.graph.live import Live
-from bnexport.graph.over_batch import computed_again, data_of, is_of_squares, is_over_batch, reductions_over_batch
+from bnexport.graph.over_batch import NEARBY, computed_again, data_of, is_of_squares, is_over_batch, reductions_over_batch
 from bnexport.graph.writes import assigned_before
 
 _LINEAR = frozenset({"Add", "AddV2", "Sub", "Mul", "AddN", "RealDiv", "Neg", "Cast"})
@@ -33,7 +33,6 @@ _UPDATES = frozenset({"Assign", "AssignAdd", "AssignSub", "AssignVariableOp", "A
 _FAKE_QUANTISATIONS = frozenset({"FakeQuantWithMinMaxVars", "FakeQuantWithMinMaxVarsPerChannel"})
 _TRIAL = 0.625  # stands for a decay that is fed: any number between 0 and 1
 _TRIAL_SIZES = {"Shape": [64] * 4, "Size": 64, "Rank": 4}  # stand for sizes that the data has: large, since sums grow with them and averages do not
-_NEARBY = 48  # nodes walked through between a reduction over the batch and the assignment of its average
 
 
 NDArray = np.ndarray[Any, Any]
@@ -269,9 +268,7 @@ def _batch_is_fixed(live: Live, statistic: Ref) -> bool:
         return False  # there are as many as columns, in a matrix of features and any number of rows
     names = topological(live.graph, [statistic.node], live.inputs)
     fed = [live.graph.nodes[n] for n in names if ops.is_source(live.graph.nodes[n])]
-    shapes = [
-        (n.attrs.get("_output_shapes") or [n.attrs.get("shape")])[0] for n in fed if n.op in ops.PLACEHOLDERS and n.attrs.get("dtype") != "bool"
-    ]
+    shapes = [fed_shape(n) for n in fed if n.op in ops.PLACEHOLDERS and n.attrs.get("dtype") != "bool"]
     return len(shapes) > 0 and all(shape and shape[0] is not None for shape in shapes if shape != []) and all(n.op in ops.PLACEHOLDERS for n in fed)
 
 
@@ -310,7 +307,7 @@ def _averaged(live: Live, written: Ref, variable: str) -> tuple[list[Ref], list[
     sums: list[Ref] = []
     stack = [live.resolve(written)]
     seen: set[Ref] = set()
-    while stack and len(seen) < _NEARBY:
+    while stack and len(seen) < NEARBY:
         ref = stack.pop()
         if ref in seen or not live.is_dynamic(ref):
             continue
